@@ -1,0 +1,1 @@
+"""Zips in, shards out: the set format in both directions. Needs neither torch nor DALI."""

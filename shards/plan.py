@@ -1,0 +1,132 @@
+"""Which triplet goes where: the global order, the split and the shards, from names and a seed.
+
+Everything is decided by sorting on a keyed hash, so it depends neither on the order of the
+sources nor on the machine, and adding a triplet moves no other one to another split.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from shards.error import ShardError
+from shards.triplet import Triplet, natural
+
+RULES = ("foreground", "background", "both", "random")
+SPLITS = ("train", "val", "mixed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedShard:
+    """One shard to write."""
+
+    name: str
+    split: str
+    triplets: Sequence[Triplet]
+    counted: int
+    """So many of the first triplets enter the statistics whatever the check."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything a conversion will write."""
+
+    shards: Sequence[PlannedShard]
+    foregrounds: tuple[str, ...]
+    split: dict[str, Any]
+    """The manifest's record: rule applied, what is held out, why it fell back."""
+
+
+def make_plan(
+    triplets: Sequence[Triplet],
+    *,
+    rule: str,
+    val: float,
+    seed: int,
+    samples_per_shard: int,
+    statistics_samples: int,
+) -> Plan:
+    """Order, split and deal the triplets.
+
+    Raises:
+        ShardError: Two triplets have one key.
+    """
+    ordered = sorted(triplets, key=lambda triplet: (_hash(seed, triplet.key), triplet.key))
+    for before, after in itertools.pairwise(ordered):
+        if before.key == after.key:
+            msg = (
+                f"two triplets are called {before.key!r}; convert the archives that hold them "
+                "into sets of their own, or rename one"
+            )
+            raise ShardError(msg)
+    split_of, record = _split_rule(ordered, rule, val, seed)
+    by_split: dict[str, list[Triplet]] = {split: [] for split in SPLITS}
+    counted = dict.fromkeys(SPLITS, 0)
+    for rank, triplet in enumerate(ordered):
+        split = split_of(triplet)
+        by_split[split].append(triplet)
+        counted[split] += rank < statistics_samples
+    shards = [
+        PlannedShard(
+            name=f"{split}-{start // samples_per_shard:06d}",
+            split=split,
+            triplets=by_split[split][start : start + samples_per_shard],
+            counted=min(samples_per_shard, max(0, counted[split] - start)),
+        )
+        for split in SPLITS
+        for start in range(0, len(by_split[split]), samples_per_shard)
+    ]
+    known = {triplet.foreground for triplet in triplets if triplet.foreground is not None}
+    return Plan(shards=shards, foregrounds=tuple(sorted(known, key=natural)), split=record)
+
+
+def _split_rule(
+    triplets: Sequence[Triplet], rule: str, val: float, seed: int
+) -> tuple[Callable[[Triplet], str], dict[str, Any]]:
+    foregrounds = _held_out({triplet.foreground for triplet in triplets}, "foreground", val, seed)
+    backgrounds = _held_out({triplet.background for triplet in triplets}, "background", val, seed)
+    asked, notes = rule, []
+    if rule in {"foreground", "both"} and foregrounds is None:
+        notes.append("foregrounds are unknown or too few to hold one out")
+        rule = "background"
+    if rule in {"background", "both"} and backgrounds is None:
+        notes.append("backgrounds are unknown or too few to hold one out")
+        rule = "random" if rule == "background" else "foreground"
+    note = f"asked for {asked}: {'; '.join(notes)}" if notes else ""
+    held_fg = foregrounds if rule in {"foreground", "both"} and foregrounds else set()
+    held_bg = backgrounds if rule in {"background", "both"} and backgrounds else set()
+    border = int(val * 2**64)
+
+    def split_of(triplet: Triplet) -> str:
+        if rule == "random":
+            # a hash of its own: the global order is sorted by the other one
+            return "val" if _hash(seed, f"split/{triplet.key}") < border else "train"
+        outside = (triplet.foreground in held_fg, triplet.background in held_bg)
+        if rule == "both":
+            return "val" if all(outside) else "mixed" if any(outside) else "train"
+        return "val" if any(outside) else "train"
+
+    record = {
+        "rule": rule,
+        "val": val,
+        "held_out_foregrounds": sorted(held_fg, key=natural),
+        "held_out_backgrounds": sorted(held_bg, key=natural),
+        "note": note,
+    }
+    return split_of, record
+
+
+def _held_out(ids: set[str | None], kind: str, val: float, seed: int) -> set[str] | None:
+    """The ids of validation: the nearest whole number to the share, but one at least."""
+    known = [name for name in ids if name is not None]
+    if len(known) < 2 or len(known) < len(ids):
+        return None
+    known.sort(key=lambda name: (_hash(seed, f"{kind}/{name}"), name))
+    count = min(len(known) - 1, max(1, round(val * len(known)))) if val else 0
+    return set(known[:count])
+
+
+def _hash(seed: int, text: str) -> int:
+    key = seed.to_bytes(8, "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "big")

@@ -1,0 +1,109 @@
+"""Pixel statistics as exact integer sums, so that they do not depend on order or process count."""
+
+import base64
+import io
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from shards.manifest import ChannelStatistics
+
+Pixels = npt.NDArray[np.uint8]
+
+_ROWS_EXACT = 256
+"""255**2 * 256 < 2**24: up to so many rows a float32 sum of squares is an exact integer."""
+
+
+class Moments:
+    """Count, sum and sum of squares per channel of uint8 images."""
+
+    def __init__(self, channels: int) -> None:
+        self.pixels = 0
+        self.sums = [0] * channels
+        self.squares = [0] * channels
+
+    def add(self, image_HWC: Pixels) -> None:
+        """Count an (H, W, C) image in.
+
+        float32 holds every partial sum of a block of rows exactly and is SIMD throughout: 40 us for
+        a 224 px colour image, where integer arithmetic takes 200.
+        """
+        height, width, channels = image_HWC.shape
+        self.pixels += height * width
+        rows = image_HWC.reshape(height, width * channels)
+        for top in range(0, height, _ROWS_EXACT):
+            block = rows[top : top + _ROWS_EXACT].astype(np.float32)
+            sums = block.sum(axis=0).reshape(width, channels).sum(axis=0, dtype=np.float64)
+            squares = np.einsum("ij,ij->j", block, block).reshape(width, channels)
+            totals = squares.sum(axis=0, dtype=np.float64)
+            for channel in range(channels):
+                self.sums[channel] += int(sums[channel])
+                self.squares[channel] += int(totals[channel])
+
+    def merge(self, other: Self) -> None:
+        """Count in what another one counted."""
+        self.pixels += other.pixels
+        self.sums = [a + b for a, b in zip(self.sums, other.sums, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, other.squares, strict=True)]
+
+    def result(self) -> ChannelStatistics:
+        """Mean and standard deviation per channel of values scaled to [0, 1]."""
+        if not self.pixels:
+            zeros = (0.0,) * len(self.sums)
+            return ChannelStatistics(mean=zeros, std=zeros)
+        means = [total / self.pixels for total in self.sums]
+        deviations = [
+            max(0.0, (square * self.pixels - total * total) / self.pixels**2) ** 0.5
+            for total, square in zip(self.sums, self.squares, strict=True)
+        ]
+        return ChannelStatistics(
+            mean=tuple(round(mean / 255, 9) for mean in means),
+            std=tuple(round(deviation / 255, 9) for deviation in deviations),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain integers."""
+        return {"pixels": self.pixels, "sums": self.sums, "squares": self.squares}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        moments = cls(len(value["sums"]))
+        moments.pixels = int(value["pixels"])
+        moments.sums = [int(total) for total in value["sums"]]
+        moments.squares = [int(total) for total in value["squares"]]
+        return moments
+
+
+class MeanImage:
+    """The exact sum of grey images of one size; its mean is the free baseline for depth."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.images = 0
+        self.total = np.zeros((height, width), dtype=np.int64)
+
+    def add(self, image_HW1: Pixels) -> None:
+        """Count an (H, W, 1) image in."""
+        self.images += 1
+        np.add(self.total, image_HW1[..., 0], out=self.total)
+
+    def merge(self, images: int, total: npt.NDArray[np.int64]) -> None:
+        """Count in what another one counted."""
+        self.images += images
+        self.total += total
+
+    def png_base64(self, longest_px: int = 64) -> str:
+        """The mean as a small grey PNG, base64; an empty image is black."""
+        mean = np.round(self.total / max(1, self.images)).astype(np.uint8)
+        image = Image.fromarray(mean)
+        image.thumbnail((longest_px, longest_px), Image.Resampling.BOX)
+        return base64.b64encode(encode_png(np.asarray(image))).decode("ascii")
+
+
+def encode_png(image_HW: Pixels) -> bytes:
+    """A grey PNG with one fixed deflate setting; a golden test holds its bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()

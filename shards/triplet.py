@@ -1,0 +1,136 @@
+"""What belongs together: the result of reading a data set's names, before any image is opened.
+
+A member is named by its position in `Members`, the concatenation of all archives, so that half a
+million triplets stay small and a layout never touches an archive.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NamedTuple
+
+from shards.archive import Archive, Member
+
+_DIGITS = re.compile(r"(\d+)")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+
+class Triplet(NamedTuple):
+    """One composite with its mask and depth map: positions in `Members`."""
+
+    key: str
+    """Unique in the set, safe as a file name: the stem of the sample's members."""
+    composite: int
+    mask: int
+    depth: int
+    background: str | None
+    """Id, a key of `Match.backgrounds`; None if unknown."""
+    foreground: str | None
+    mirrored: bool | None
+
+
+class Rejection(NamedTuple):
+    """Something that would be a triplet but cannot be used."""
+
+    key: str
+    members: tuple[int, ...]
+    """All members lost with it; the first one is the one to blame."""
+    reason: str
+
+
+@dataclass(kw_only=True)
+class Match:
+    """Every member of the sources, by fate."""
+
+    triplets: list[Triplet]
+    backgrounds: dict[str, int]
+    """Id to member, in the order of their numbers."""
+    auxiliary: list[int] = field(default_factory=list)
+    """Known, and of no use to samples: foregrounds, their masks, label files."""
+    debris: list[int] = field(default_factory=list)
+    """What no layout knows: folders, system files, identical copies."""
+    rejected: list[Rejection] = field(default_factory=list)
+
+
+class Members:
+    """The members of all archives under one numbering."""
+
+    def __init__(self, archives: Sequence[Archive]) -> None:
+        self.archives = archives
+        self._starts = [0, *accumulate(len(archive.members) for archive in archives)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, number: int) -> Member:
+        archive = self.archive_number(number)
+        return self.archives[archive].members[number - self._starts[archive]]
+
+    def __iter__(self) -> Iterator[Member]:
+        for archive in self.archives:
+            yield from archive.members
+
+    def archive_number(self, number: int) -> int:
+        """Which archive holds a member."""
+        return bisect_right(self._starts, number) - 1
+
+    def read(self, number: int) -> bytes:
+        """The member's checked content."""
+        return self.archives[self.archive_number(number)].read(self[number])
+
+    def describe(self, number: int) -> str:
+        """The member as a person would look for it: `archive: name`."""
+        return f"{self.archives[self.archive_number(number)].name}: {self[number].name}"
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A sort key under which bg2 comes before bg10, and every two names differ."""
+    return [int(part) if part.isdecimal() else part for part in _DIGITS.split(name)], name
+
+
+def safe_key(stem: str) -> str:
+    """A stem as a WebDataset key: no dots, spaces or separators, at most 80 bytes."""
+    return _UNSAFE.sub("-", stem)[:80].strip("-") or "sample"
+
+
+def is_debris(name: str) -> bool:
+    """Whether a member is litter of an operating system, or a folder's own entry."""
+    parts = name.split("/")
+    return (
+        name.endswith("/")
+        or parts[-1] in {".DS_Store", "Thumbs.db", "desktop.ini"}
+        or parts[-1].startswith("._")
+        or "__MACOSX" in parts
+    )
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether a name tries to leave the archive, or hides something: never a triplet's name."""
+    return (
+        name.startswith(("/", "\\"))
+        or ".." in name.replace("\\", "/").split("/")
+        or (len(name) > 1 and name[1] == ":")
+        or any(ord(char) < 32 for char in name)
+    )
+
+
+def split_stem(name: str) -> tuple[str, str]:
+    """The folder's own name and the stem: `root/bg_fg/a_01.jpeg` is (`bg_fg`, `a_01`)."""
+    folder, _, file = name.rpartition("/")
+    return folder.rpartition("/")[2], file.partition(".")[0]
+
+
+def first_of(members: Members, numbers: Iterable[int]) -> tuple[int, list[int], bool]:
+    """Choose among members of one name.
+
+    Returns:
+        The first of them, the others, and whether all hold the same bytes as far as listed.
+    """
+    first, *others = numbers
+    same = all(
+        members[other].size == members[first].size and members[other].crc == members[first].crc
+        for other in others
+    )
+    return first, others, same

@@ -1,0 +1,27 @@
+"""Data for all tests: made once a session by the product's own synthesiser and converter."""
+
+from pathlib import Path
+
+import pytest
+
+from shards.convert import ConvertConfig, convert
+from shards.synth import SynthConfig, synthesise
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one zip of 320 triplets at 224 px: 4 backgrounds, 8 foregrounds."""
+    folder = tmp_path_factory.mktemp("source")
+    synthesise(folder, SynthConfig(count=320, seed=3, num_backgrounds=4, num_foregrounds=8))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`source` as a set: 240 training samples in 4 shards, 80 validation samples in 2."""
+    out = tmp_path_factory.mktemp("sets") / "small"
+    config = ConvertConfig(
+        sources=(source,), out=out, samples_per_shard=64, val=0.25, seed=1, processes=1
+    )
+    convert(config)
+    return out

@@ -1,0 +1,79 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from shards.imagery import ImageError, check_size, decode, read_header
+
+
+def scene(height: int = 48, width: int = 64) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 3, y * 4, (x + y) * 2], axis=-1).astype(np.uint8)
+
+
+def encoded(kind: str, mode: str = "RGB", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(scene()).convert(mode).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (encoded("JPEG"), ("jpg", 48, 64, 3)),
+        (encoded("JPEG", "L"), ("jpg", 48, 64, 1)),
+        (encoded("JPEG", progressive=True), ("jpg", 48, 64, 3)),
+        (encoded("PNG"), ("png", 48, 64, 3)),
+        (encoded("PNG", "L"), ("png", 48, 64, 1)),
+        (encoded("PNG", "RGBA"), ("png", 48, 64, 3)),
+    ],
+)
+def test_the_header_tells_kind_size_and_channels(data: bytes, expected: tuple[object, ...]) -> None:
+    assert read_header(data) == expected
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_are_pillows(kind: str, mode: str) -> None:
+    data = encoded(kind, mode)
+    channels = 3 if mode == "RGB" else 1
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(image).reshape(48, 64, channels)
+    np.testing.assert_array_equal(decode(data, read_header(data), channels), expected)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_cut_off_is_refused(kind: str) -> None:
+    data = encoded(kind)
+    header = read_header(data)
+    for length in (len(data) // 2, len(data) - 20):
+        with pytest.raises(ImageError):
+            decode(data[:length], header, 3)
+
+
+def test_what_pillow_lets_pass_is_refused() -> None:
+    """Noise after the header decodes in Pillow without a word; libjpeg's warning is our error."""
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    data = bytearray(simplejpeg.encode_jpeg(image, quality=75))
+    middle = len(data) // 2
+    data[middle : middle + 2] = b"\xff\xd5"
+    with Image.open(io.BytesIO(bytes(data))) as lenient:
+        lenient.load()
+    with pytest.raises(ImageError, match="decode cleanly"):
+        decode(bytes(data), read_header(bytes(data)), 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a...", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
+def test_other_files_are_no_images(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        read_header(data)
+
+
+def test_a_huge_size_is_refused_before_decoding() -> None:
+    png = bytearray(encoded("PNG"))
+    png[16:24] = struct.pack(">2L", 60_000, 60_000)
+    with pytest.raises(ImageError, match="is 60000 x 60000 px, the set is 64 x 48"):
+        check_size(read_header(bytes(png)), (48, 64))

@@ -1,0 +1,1 @@
+"""Shards in, batches on the device out."""

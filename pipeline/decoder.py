@@ -1,0 +1,118 @@
+"""What stands between encoded samples and uint8 batches: the one interface of both decoders.
+
+Shapes: B samples, H = W = the stage's size in pixels.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from pipeline.error import LoaderError
+from pipeline.source import BadSample, SampleSource
+from pipeline.stills import DecodeError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """The samples of one batch."""
+
+    numbers: npt.NDArray[np.int64]
+    """(B,) sample numbers."""
+
+    num_counted: int
+    """The first so many count; the others only keep the batch's shape static."""
+
+    def weights(self, bad: Iterable[int]) -> npt.NDArray[np.float32]:
+        """(B,) 1 for the samples that count, less the positions in `bad`."""
+        weights = (np.arange(len(self.numbers)) < self.num_counted).astype(np.float32)
+        weights[list(bad)] = 0
+        return weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedBatch:
+    """One batch as uint8, valid until the next one is asked for: its memory is used again."""
+
+    composite: Tensor
+    """(B, H, W, 3) uint8 RGB."""
+
+    mask: Tensor
+    """(B, H, W) uint8, as decoded and resized: not yet thresholded."""
+
+    depth: Tensor
+    """(B, H, W) uint8."""
+
+    numbers: npt.NDArray[np.int64]
+    """(B,) sample numbers."""
+
+    weights: npt.NDArray[np.float32]
+    """(B,) 0 for padding and for a bad sample, which shows another sample's pixels; else 1."""
+
+    bad: tuple[BadSample, ...]
+    """The samples that were replaced."""
+
+
+class Decoder(Protocol):
+    """Decodes and resizes; `turbojpeg.py` with threads, `dali.py` with a DALI graph."""
+
+    @property
+    def name(self) -> str:
+        """For configurations, checkpoints and results."""
+        ...
+
+    def stream(
+        self, source: SampleSource, requests: Iterable[Request], *, size: int, exact: bool
+    ) -> AbstractContextManager[Iterator[DecodedBatch]]:
+        """Decode batches in order, some ahead, until the context is left.
+
+        Args:
+            source: Where the encoded samples come from.
+            requests: The batches, all of one length.
+            size: Side of the decoded images in pixels.
+            exact: Decode in full before resizing. Otherwise a decoder that can may decode at a
+                reduced scale no smaller than `size` (mean difference under 3 levels).
+        """
+        ...
+
+    def decode_images(
+        self, images: Sequence[bytes], *, size: int, names: Sequence[str] = ()
+    ) -> Tensor:
+        """Decode single images exactly, as (len(images), size, size, 3) uint8 RGB.
+
+        Args:
+            images: JPEG or PNG content, of any dimensions.
+            size: Side of the result in pixels.
+            names: What to call the images in an error; their positions unless given.
+
+        Raises:
+            LoaderError: One cannot be decoded; it is named.
+        """
+        ...
+
+
+def first_good(request: Request, bad: Iterable[BadSample], bad_positions: Iterable[int]) -> int:
+    """Position of the sample that stands in for the bad ones of a batch.
+
+    Raises:
+        LoaderError: None of the batch is good.
+    """
+    good = np.setdiff1d(np.arange(len(request.numbers)), list(bad_positions))
+    if not good.size:
+        last = tuple(bad)[-1]
+        msg = (
+            f"all {len(request.numbers)} samples of a batch are bad, the last: {last}; "
+            "run `maskdepth verify` on the set"
+        )
+        raise LoaderError(msg)
+    return int(good[0])
+
+
+def undecodable(names: Sequence[str], number: int, reason: DecodeError) -> LoaderError:
+    """What `Decoder.decode_images` raises of its image `number`."""
+    name = names[number] if names else f"image {number}"
+    return LoaderError(f"{name}: {reason}; replace the file")

@@ -1,0 +1,24 @@
+"""How training and checkpoints fail, and how a run ends early. Needs no torch.
+
+CheckpointError   a checkpoint cannot be used as asked   one line, exit status 2
+TrainingError     a run cannot start or go on            one line, exit status 2
+Interrupted       Ctrl-C or SIGTERM, after saving        one line, exit status 130
+"""
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used as asked.
+
+    The message names the file, says what was found, and ends with the next action.
+    """
+
+
+class TrainingError(Exception):
+    """A run cannot start or go on.
+
+    The message names the thing, says what was found, and ends with the next action.
+    """
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the run was saved and can go on
+    """The run was asked to stop, and saved itself first; the message says where."""

@@ -1,0 +1,112 @@
+"""What a run shows while it goes: a live line on a terminal, now and then a plain one elsewhere.
+
+Everything goes to stderr; a row per validation stays, the live line does not.
+"""
+
+import time
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from models.training.plan import PlannedStage, RunPlan
+from models.training.tracking import Record
+
+PLAIN_EVERY_S = 30.0
+
+_HEADER = (
+    "stage   size   epoch       step  mask IoU (free)  Dice    depth RMSE (free)  MAE     d<1.25"
+)
+
+
+class Display:
+    """Shows the progress of one run."""
+
+    def __init__(self, plan: RunPlan, console: Console | None = None) -> None:
+        self._plan = plan
+        self._console = console or Console(stderr=True)
+        self._last_plain = -PLAIN_EVERY_S
+        self._has_header = False
+        self._progress = Progress(
+            TextColumn("{task.fields[place]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[news]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=plan.num_steps, place="", news="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=step)
+
+    def trained(self, stage: PlannedStage, record: Record) -> None:
+        """Show a record of loss and speed."""
+        place = (
+            f"stage {stage.number}/{len(self._plan.stages)}, {stage.size} px, "
+            f"epoch {record['epoch']:.2f}/{self._plan.epochs:.2f}"
+        )
+        news = (
+            f"loss {record['loss']:.4f}, {record['samples_per_s']:,.0f} samples/s, "
+            f"data {record['data_wait_share']:.1%}, {self._time_left(stage, record)} left"
+        )
+        self._progress.update(self._task, place=place, news=news)
+        now = time.monotonic()
+        if not self._console.is_terminal and now - self._last_plain >= PLAIN_EVERY_S:
+            self._last_plain = now
+            self.say(f"{place}: {news}")
+
+    def validating(self, stage: PlannedStage) -> None:
+        """Say what the bar waits for."""
+        self._progress.update(self._task, news=f"validating at {stage.size} px")
+
+    def validated(self, stage: PlannedStage, record: Record, *, is_best: bool) -> None:
+        """Add the row of a validation."""
+        if not self._has_header:
+            self._has_header = True
+            self.say(_HEADER)
+        cells = {
+            name: f"{value:.4f}" if isinstance(value, float) else "-"
+            for name in _METRICS
+            for value in [record.get(name)]
+        }
+        self.say(
+            f"{stage.number:>2}/{len(self._plan.stages):<3}{stage.size:>6}{record['epoch']:>8.2f}"
+            f"{record['step']:>11,}  {cells['mask_iou']:6} ({cells['baseline_mask_iou']:6}) "
+            f"{cells['mask_dice']:6}  {cells['depth_rmse']:6}   ({cells['baseline_depth_rmse']:6}) "
+            f"  {cells['depth_mae']:6}  {cells['depth_delta1']:6}{'  best' if is_best else ''}"
+        )
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _time_left(self, stage: PlannedStage, record: Record) -> str:
+        """By the present rate in pixels: a stage at twice the side takes four times as long."""
+        pixels_per_s = float(record["samples_per_s"]) * stage.size**2
+        if pixels_per_s <= 0:
+            return "?"
+        minutes, seconds = divmod(
+            round(self._plan.pixels_left(int(record["step"])) / pixels_per_s), 60
+        )
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+_METRICS = (
+    "mask_iou",
+    "baseline_mask_iou",
+    "mask_dice",
+    "depth_rmse",
+    "baseline_depth_rmse",
+    "depth_mae",
+    "depth_delta1",
+)

@@ -1,0 +1,92 @@
+"""Validation: a network and a loader in, metrics beside their free baselines out.
+
+One function for the trainer and for `maskdepth evaluate`, so that both report the same figures.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.metrics import Metrics
+from models.prediction import Prediction
+from models.training.precision import Precision
+from pipeline.batch import Batch, BatchLoader
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SetFacts:
+    """What training must know about the set behind the loader."""
+
+    fingerprint: str
+    """Names the set; a checkpoint goes on with no other."""
+
+    pixel_mean: tuple[float, float, float]
+    """What was subtracted from each RGB channel of a batch's images."""
+
+    pixel_std: tuple[float, float, float]
+    """What each RGB channel was divided by."""
+
+    mean_depth: Callable[[int], Tensor]
+    """Size in pixels -> (size, size) mean depth image of the training split in [0, 1]."""
+
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: enough to know the set and to normalise other images."""
+        return {
+            "fingerprint": self.fingerprint,
+            "pixel_mean": self.pixel_mean,
+            "pixel_std": self.pixel_std,
+        }
+
+
+def evaluate(
+    network: nn.Module,
+    loader: BatchLoader,
+    *,
+    size: int,
+    batch_size: int,
+    facts: SetFacts,
+    precision: Precision,
+    observe: Callable[[Batch, Prediction], None] | None = None,
+) -> dict[str, float]:
+    """Score a network on every validation sample once.
+
+    Args:
+        network: Is set to evaluation and put back as it was.
+        loader: Its `validate` is read to the end.
+        size: Side of the square images in pixels.
+        batch_size: Samples per forward pass.
+        facts: What the baselines need.
+        precision: How the network computes.
+        observe: Called with every batch and its float32 logits; may raise to stop.
+
+    Returns:
+        `Metrics.compute()`.
+    """
+    metrics = Metrics(facts.pixel_std, facts.mean_depth(size), precision.device)
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), loader.validate(size=size, batch_size=batch_size) as batches:
+            for batch in batches:
+                prediction = precision.predict(network, batch.background, batch.composite)
+                metrics.update(
+                    prediction,
+                    background=batch.background,
+                    composite=batch.composite,
+                    mask=batch.mask,
+                    depth=batch.depth,
+                    weight=batch.weight,
+                )
+                if observe is not None:
+                    observe(batch, prediction)
+    finally:
+        network.train(was_training)
+    return metrics.compute()
+
+
+def score(metrics: Mapping[str, float]) -> float:
+    """One number to choose weights by: mask IoU less depth RMSE, as far as the network has both."""
+    return metrics.get("mask_iou", 0.0) - metrics.get("depth_rmse", 0.0)

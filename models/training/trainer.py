@@ -1,0 +1,262 @@
+"""The run: stages, epochs, batches, the step.
+
+A run is a pure function of its configuration, its network and its loader. Its state is how many
+samples of the endless stream it has consumed, with weights, optimiser and generators to match;
+checkpoints hold that, and a run that goes on from one takes the very next sample. On a CPU it then
+ends with the same weights, bit for bit, as a run that was never interrupted.
+
+Between two records nothing asks the device a question: losses add up there (`window.py`). The step
+itself is in `learner.py`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from models.checkpoint import encode, read_checkpoint, write_atomically
+from models.error import Interrupted, TrainingError
+from models.losses import TaskLoss
+from models.prediction import Prediction
+from models.training.config import TrainConfig
+from models.training.display import Display
+from models.training.evaluate import SetFacts, evaluate, score
+from models.training.learner import Learner
+from models.training.panels import PanelRows
+from models.training.plan import PlannedStage, plan_run
+from models.training.progress import Progress
+from models.training.resume import check_resumable
+from models.training.stop import StopRequest
+from models.training.tracking import Record, Tracker, open_run_dir
+from pipeline.batch import Batch, BatchLoader
+from pipeline.meter import Meter
+
+
+class Trainer:
+    """Trains a network on what a loader delivers, and leaves a run folder.
+
+    Args:
+        config: How to train.
+        network: Trained where it is, after a move to the device; build it under
+            `torch.manual_seed(config.seed)`.
+        loss: What is minimised.
+        loader: The endless stream of training samples, and the validation samples.
+        facts: What is known of the set behind the loader.
+        run_dir: The run folder.
+        device: Where to train.
+        sections: The configurations of network, loss and loader by those names, as plain
+            dictionaries. They are kept in the checkpoint, and must be the same on resume.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        network: nn.Module,
+        loss: TaskLoss,
+        loader: BatchLoader,
+        facts: SetFacts,
+        run_dir: Path,
+        device: torch.device,
+        sections: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self.config = config
+        self.loader = loader
+        self.facts = facts
+        self.run_dir = run_dir
+        self.sections = {"train": config.to_dict(), **sections}
+        self.plan = plan_run(config.parsed_stages, loader.num_samples)
+        self.learner = Learner(config, network, loss, device)
+        self.meter = Meter()
+        self.stop = StopRequest()
+        self.progress = Progress()
+
+    def run(self, *, resume: bool = False) -> dict[str, float]:
+        """Train through all stages.
+
+        Args:
+            resume: Go on from `last.pt`, or start where there is none.
+
+        Returns:
+            The metrics of the last validation.
+
+        Raises:
+            TrainingError: The run folder is in use, or the loss is no longer a finite number.
+            CheckpointError: The checkpoint to go on from is damaged or another run's.
+            Interrupted: Ctrl-C or SIGTERM came; the run is saved.
+        """
+        if open_run_dir(self.run_dir, resume=resume):
+            self.restore(self.run_dir / "last.pt")
+        else:
+            torch.manual_seed(self.config.seed)
+        self._started = time.monotonic() - self.progress.elapsed_s
+        self.tracker = Tracker(
+            self.run_dir,
+            {**self.sections, "set": self.facts.record()},
+            num_records=self.progress.num_records,
+            step=self.progress.step,
+        )
+        self.display = Display(self.plan)
+        with self.stop, self.tracker, self.display:
+            for stage in self.plan.stages:
+                if stage.last_step > self.progress.validated_step:
+                    self.train_stage(stage)
+        return self.progress.scores
+
+    def train_stage(self, stage: PlannedStage) -> None:
+        """Train to the end of a stage, and validate after each of its epochs."""
+        self.learner.begin_stage()
+        with self._open(stage) as stream:
+            self.meter.restart()
+            batches = self.meter.watch(stream)
+            for epoch_end in stage.epochs_left(self.progress.validated_step):
+                for batch in islice(batches, epoch_end - self.progress.step):
+                    self.step(batch)
+                    self.after_step(stage, epoch_end)
+                assert self.progress.step == epoch_end, "the loader ended before its time"
+                self.validate(stage)
+
+    def step(self, batch: Batch) -> None:
+        """Learn from one batch."""
+        share = self.progress.samples / self.plan.total_samples
+        self.learner.step(batch, progress=share, number=self.progress.step)
+        self.meter.tick(len(batch))
+        self.progress.step += 1
+        self.progress.samples += len(batch)
+
+    def after_step(self, stage: PlannedStage, epoch_end: int) -> None:
+        """Record, save and stop, where it is time to."""
+        step = self.progress.step
+        self.display.advance(step)
+        if step % self.config.log_every == 0 or step == epoch_end:
+            self._record_training(stage)
+        if step % self.config.checkpoint_every == 0:
+            self._save("last.pt")
+        self._stop_if_asked()
+
+    def validate(self, stage: PlannedStage) -> None:
+        """Score the network at the stage's size, draw the panel, keep the best weights.
+
+        A score compares validations of one stage only: at another size it measures another task
+        (a mask's edge is a larger share of a small image). So the first validation of each stage
+        replaces the best of the stage before, and `best.pt` is the best at the last size reached.
+        """
+        self.display.validating(stage)
+        rows = PanelRows(self.config.num_panels)
+
+        def observe(batch: Batch, prediction: Prediction) -> None:
+            self._stop_if_asked()
+            rows.add(batch, prediction)
+
+        self.progress.scores = evaluate(
+            self.learner.predictor(),
+            self.loader,
+            size=stage.size,
+            batch_size=stage.batch_size,
+            facts=self.facts,
+            precision=self.learner.precision,
+            observe=observe,
+        )
+        self.progress.validated_step = self.progress.step
+        if picture := rows.draw(self.facts):
+            epoch = self.progress.samples / self.plan.num_samples
+            self.tracker.draw(picture, f"epoch-{epoch:06.2f}-{stage.size}px", self.progress.step)
+        result = (stage.number, score(self.progress.scores))
+        is_best = result > self.progress.best
+        self.progress.best = max(result, self.progress.best)
+        record = self._record("validation", stage, {"score": result[1], **self.progress.scores})
+        self.display.validated(stage, record, is_best=is_best)
+        self._save(*(["best.pt"] if is_best else []), "last.pt")
+        self.meter.restart()
+
+    def restore(self, path: Path) -> None:
+        """Take up where a checkpoint was written.
+
+        Raises:
+            CheckpointError: It is damaged, or another run's.
+        """
+        state = read_checkpoint(path)
+        check_resumable(path, state, config=self.sections, fingerprint=self.facts.fingerprint)
+        self.learner.load_state_dict(state, path)
+        self.progress = Progress(**state["progress"])
+
+    def _open(self, stage: PlannedStage) -> AbstractContextManager[Iterator[Batch]]:
+        """What is left of a stage; nothing, where it was interrupted while validating its end."""
+        num_steps = stage.last_step - self.progress.step
+        if num_steps == 0:
+            return nullcontext(iter(()))
+        return self.loader.train(
+            size=stage.size,
+            batch_size=stage.batch_size,
+            start=self.progress.samples,
+            num_steps=num_steps,
+        )
+
+    def _record_training(self, stage: PlannedStage) -> None:
+        self._refuse_bad_losses()
+        means = self.learner.window.take()  # waits for the device, so the reading is honest
+        reading = self.meter.read()
+        speed = {
+            "samples_per_s": reading.samples_per_s,
+            "images_per_s": reading.images_per_s,
+            "data_wait_share": reading.waiting_share,
+        }
+        record = self._record("train", stage, {**means, "lr": self.learner.lr, **speed})
+        self.display.trained(stage, record)
+
+    def _record(self, kind: str, stage: PlannedStage, values: Mapping[str, float]) -> Record:
+        self.progress.elapsed_s = time.monotonic() - self._started
+        record: Record = {
+            "kind": kind,
+            "step": self.progress.step,
+            "samples": self.progress.samples,
+            "epoch": self.progress.samples / self.plan.num_samples,
+            "stage": stage.number,
+            "size": stage.size,
+            "elapsed_s": self.progress.elapsed_s,
+            **values,
+        }
+        self.tracker.write(record)
+        self.progress.num_records += 1
+        return record
+
+    def _save(self, *names: str) -> None:
+        self._refuse_bad_losses()
+        self.progress.elapsed_s = time.monotonic() - self._started
+        self.tracker.sync()
+        state = {
+            **self.learner.state_dict(),
+            "progress": asdict(self.progress),
+            "config": self.sections,
+            "set": self.facts.record(),
+        }
+        content = encode(state)
+        for name in names:
+            write_atomically(self.run_dir / name, content)
+
+    def _refuse_bad_losses(self) -> None:
+        """End the run, so that no checkpoint is ever written after a step that was not finite."""
+        if number := self.learner.window.num_bad_steps():
+            msg = (
+                f"loss or gradient was not a finite number in {number} of the steps up to "
+                f"{self.progress.step:,}; the checkpoints in {self.run_dir} are from before; "
+                "start another run with a lower learning rate"
+            )
+            raise TrainingError(msg)
+
+    def _stop_if_asked(self) -> None:
+        if self.stop.received is None:
+            return
+        self._save("last.pt")
+        msg = (
+            f"stopped by {self.stop.received.name} after step {self.progress.step:,} of "
+            f"{self.plan.num_steps:,} and saved {self.run_dir / 'last.pt'}; "
+            "the same command with --resume goes on from there"
+        )
+        raise Interrupted(msg)

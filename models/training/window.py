@@ -1,0 +1,46 @@
+"""What the steps since the last record added up to, kept on the device until somebody asks."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.losses import Losses
+
+NAMES = ("loss", "mask_loss", "depth_loss", "grad_norm")
+
+
+class Window:
+    """Means of losses and gradient norms over steps, and how many steps were not finite."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(len(NAMES) + 1, device=device)
+        self._num_steps = 0
+
+    def add(self, losses: Losses, grad_norm: Tensor) -> None:
+        """Add a step; launches, never waits."""
+        # a gradient that is not finite has spoilt the weights before any loss can show it
+        bad = (~torch.isfinite(losses.total + grad_norm)).float()
+        self._sums += torch.stack([*losses, grad_norm, bad]).detach()
+        self._num_steps += 1
+
+    def num_bad_steps(self) -> int:
+        """Steps whose loss or gradient was not a finite number; waits for the device."""
+        return int(self._sums[-1])
+
+    def take(self) -> dict[str, float]:
+        """The means, and begin anew; waits for the device."""
+        sums = self._sums.tolist()[:-1]
+        means = {name: total / self._num_steps for name, total in zip(NAMES, sums, strict=True)}
+        self._sums.zero_()
+        self._num_steps = 0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that the next record covers the same steps."""
+        return {"sums": self._sums.cpu(), "num_steps": self._num_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up where `state_dict` was called."""
+        self._sums.copy_(state["sums"])
+        self._num_steps = state["num_steps"]

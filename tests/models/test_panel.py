@@ -1,0 +1,59 @@
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.panel import GAP_PX, TITLE_PX, panel
+
+SIZE = 64
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+
+
+def flat(*colour: float, num: int = 2) -> Tensor:
+    return torch.tensor(colour).view(1, -1, 1, 1).expand(num, -1, SIZE, SIZE)
+
+
+def cell(image: np.ndarray, row: int, column: int) -> np.ndarray:
+    top = TITLE_PX + GAP_PX + row * (SIZE + GAP_PX)
+    left = GAP_PX + column * (SIZE + GAP_PX)
+    return image[top : top + SIZE, left : left + SIZE]
+
+
+def test_every_column_shows_its_own_values_in_order() -> None:
+    columns = (flat(0.0, 0.2, 1.0), flat(1.0, 0.0, 0.4), *(flat(g) for g in (0.2, 0.4, 0.6, 0.8)))
+    background, composite, mask, depth, predicted_mask, predicted_depth = columns
+    image = np.asarray(panel(background, composite, mask, depth, predicted_mask, predicted_depth))
+    expected = [(0, 51, 255), (255, 0, 102), (51,) * 3, (153,) * 3, (102,) * 3, (204,) * 3]
+    for row in range(2):
+        for column, colour in enumerate(expected):
+            np.testing.assert_array_equal(cell(image, row, column) - np.uint8(colour), 0)
+
+
+def test_normalised_colours_come_back_and_greys_are_left_alone() -> None:
+    colour = flat(0.2, 0.4, 0.8)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    image = np.asarray(
+        panel(None, (colour - mean) / std, flat(0.2), None, None, None, mean=MEAN, std=STD)
+    )
+    np.testing.assert_array_equal(cell(image, 0, 0), np.full((SIZE, SIZE, 3), (51, 102, 204)))
+    np.testing.assert_array_equal(cell(image, 0, 1), 51)
+
+
+def test_unknown_columns_and_rows_beyond_the_limit_are_left_out() -> None:
+    images = panel(None, flat(0, 0, 0, num=9), None, None, None, flat(0.5, num=9), max_rows=3)
+    height = TITLE_PX + 3 * (SIZE + GAP_PX) + GAP_PX
+    assert images.size == (GAP_PX + 2 * (SIZE + GAP_PX), height)
+
+
+def test_each_column_has_a_title_that_stays_inside_it() -> None:
+    grey = flat(1.0)
+    image = np.asarray(panel(flat(1, 1, 1), flat(1, 1, 1), grey, grey, grey, grey))[:TITLE_PX]
+    ink = (image < 255).any((0, 2))
+    for column in range(6):
+        left = GAP_PX + column * (SIZE + GAP_PX)
+        assert ink[left : left + SIZE].any()
+        assert not ink[left + SIZE : left + SIZE + GAP_PX].any()
+
+
+def test_values_outside_0_to_1_and_half_precision_are_drawn() -> None:
+    image = np.asarray(panel(None, flat(-3.0, 7.0, 0.5).bfloat16(), None, None, None, None))
+    np.testing.assert_array_equal(cell(image, 0, 0)[0, 0], (0, 255, 128))

@@ -1,46 +1,46 @@
-r"""Reference 004, the MODEST museum: one folder per kind of image and a file that relates them.
+"""Reference 004, the MODEST museum: one folder per kind of image and a file that relates them.
 
-    ROOT/bg/bg001.jpeg                    backgrounds
-    ROOT/bg_fg/bg001_fg001_01.jpeg        composites; variants past 20 are mirrored
-    ROOT/bg_fg_mask/bg001_fg001_01_mask.jpeg
-    ROOT/bg_fg_depth_map/bg001_fg001_01_depth_map.jpeg
-    ROOT/file_map.txt                     background, composite, mask, depth: stems, tab separated
-    ROOT/fg, ROOT/fg_mask, ROOT/bbox.txt  not needed for samples
+ROOT/bg/bg001.jpeg                    backgrounds
+ROOT/bg_fg/bg001_fg001_01.jpeg        composites; variants past 20 are mirrored
+ROOT/bg_fg_mask/bg001_fg001_01_mask.jpeg
+ROOT/bg_fg_depth_map/bg001_fg001_01_depth_map.jpeg
+ROOT/file_map.txt                     background, composite, mask, depth: stems, tab separated
+ROOT/fg, ROOT/fg_mask, ROOT/bbox.txt  not needed for samples
 
 Without `file_map.txt` the relation is read off the names, which say the same.
 """
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 
 from shards.archive import MemberError
 from shards.error import ShardError
-from shards.triplet import (
-    Match,
-    Members,
-    Rejection,
-    Triplet,
-    first_of,
-    is_debris,
-    is_unsafe,
-    natural,
-    safe_key,
-    split_stem,
+from shards.layouts.matching import (
+    AUXILIARY,
+    Facts,
+    Named,
+    Related,
+    join,
+    sort_members,
 )
+from shards.triplet import Match, Members, split_stem
 
 NAME = "relation-file"
 LOOKS_FOR = "folders bg_fg/, bg_fg_mask/ and bg_fg_depth_map/, related by file_map.txt"
 
-_ROLES = {"bg": "background", "bg_fg": "composite", "bg_fg_mask": "mask",
-          "bg_fg_depth_map": "depth"}  # fmt: skip
-_AUXILIARY_FOLDERS = {"fg", "fg_mask"}
-_AUXILIARY_FILES = {"file_map.txt", "bbox.txt"}
+_ROLES = {
+    "bg": "background",
+    "bg_fg": "composite",
+    "bg_fg_mask": "mask",
+    "bg_fg_depth_map": "depth",
+    "fg": AUXILIARY,
+    "fg_mask": AUXILIARY,
+}
+_RELATION = "file_map.txt"
 _COMPOSITE = re.compile(r"(?P<background>.+)_(?P<foreground>fg\d+)_(?P<variant>\d+)")
 _VARIANTS_PER_HALF = 20  # the original's count, kept as the border where fewer are present
 
-_ByRole = dict[str, dict[str, list[int]]]
-_Relation = list[tuple[str, str, str, str]]
+_Row = tuple[str, str, str, str]
 
 
 def recognises(members: Members) -> bool:
@@ -59,47 +59,33 @@ def match(members: Members) -> Match:
     Raises:
         ShardError: `file_map.txt` cannot be read.
     """
-    found = Match(triplets=[], backgrounds={})
-    by_role: _ByRole = {role: defaultdict(list) for role in _ROLES.values()}
-    maps: list[int] = []
-    for number, member in enumerate(members):
-        folder, stem = split_stem(member.name)
-        file = member.name.rpartition("/")[2]
-        if is_debris(member.name):
-            found.debris.append(number)
-        elif is_unsafe(member.name):
-            found.rejected.append(Rejection(safe_key(stem), (number,), "unsafe member name"))
-        elif folder in _ROLES:
-            by_role[_ROLES[folder]][stem].append(number)
-        elif folder in _AUXILIARY_FOLDERS or file in _AUXILIARY_FILES:
-            found.auxiliary.append(number)
-            if file == "file_map.txt":
-                maps.append(number)
-        else:
-            found.debris.append(number)
-    single = {role: _single(members, stems, found) for role, stems in by_role.items()}
-    relation = _read_relation(members, maps) if maps else _relation_by_name(single["composite"])
-    _relate(relation, single, found)
-    return found
+    by_role = sort_members(members, _read)
+    files = [number for number in by_role.found.auxiliary
+             if members[number].name.rpartition("/")[2] == _RELATION]  # fmt: skip
+    rows = _rows_of(members, files) if files else _rows_by_name(by_role.single["composite"])
+    return join(by_role, _relation(rows))
 
 
-def _single(members: Members, stems: dict[str, list[int]], found: Match) -> dict[str, int]:
-    """One member per stem: identical copies are debris, differing ones spoil the name."""
-    single = {}
-    for stem, numbers in stems.items():
-        first, others, same = first_of(members, numbers)
-        if same:
-            single[stem] = first
-            found.debris.extend(others)
-        else:
-            reason = f"{len(numbers)} different members have this name"
-            found.rejected.append(Rejection(safe_key(stem), tuple(numbers), reason))
-    return single
+def _read(name: str) -> Named | None:
+    folder, stem = split_stem(name)
+    if folder in _ROLES:
+        return Named(_ROLES[folder], stem)
+    known = name.rpartition("/")[2] in {_RELATION, "bbox.txt"}
+    return Named(AUXILIARY, stem) if known else None
 
 
-def _read_relation(members: Members, maps: list[int]) -> _Relation:
-    relation: _Relation = []
-    for number in maps:
+def _relation(rows: list[_Row]) -> Iterable[Related]:
+    half = _half(composite for _, composite, _, _ in rows)
+    for background, composite, mask, depth in rows:
+        foreground, mirrored = None, None
+        if named := _COMPOSITE.fullmatch(composite):
+            foreground, mirrored = named["foreground"], int(named["variant"]) > half
+        yield Related(composite, mask, depth, Facts(background, foreground, mirrored))
+
+
+def _rows_of(members: Members, files: list[int]) -> list[_Row]:
+    rows: list[_Row] = []
+    for number in files:
         try:
             text = members.read(number).decode("utf-8")
         except (MemberError, UnicodeDecodeError) as error:
@@ -109,69 +95,27 @@ def _read_relation(members: Members, maps: list[int]) -> _Relation:
             )
             raise ShardError(msg) from None
         for line_number, line in enumerate(text.splitlines(), start=1):
-            fields = tuple(field.strip() for field in line.split("\t"))
-            if fields == ("",):
+            stems = [split_stem(field.strip())[1] for field in line.split("\t")]
+            if stems == [""]:
                 continue
-            if len(fields) != 4:
+            if len(stems) != 4:
                 msg = (
-                    f"{members.describe(number)}, line {line_number} has {len(fields)} fields "
+                    f"{members.describe(number)}, line {line_number} has {len(stems)} fields "
                     "instead of background, composite, mask, depth; mend it, "
                     "or remove the file to relate the images by their names"
                 )
                 raise ShardError(msg)
-            relation.append(tuple(split_stem(field)[1] for field in fields))  # type: ignore[arg-type]
-    return relation
+            background, composite, mask, depth = stems
+            rows.append((background, composite, mask, depth))
+    return rows
 
 
-def _relation_by_name(composites: dict[str, int]) -> _Relation:
+def _rows_by_name(composites: Iterable[str]) -> list[_Row]:
     return [
         (named["background"], stem, f"{stem}_mask", f"{stem}_depth_map")
         for stem in composites
         if (named := _COMPOSITE.fullmatch(stem))
     ]
-
-
-def _relate(relation: _Relation, single: dict[str, dict[str, int]], found: Match) -> None:
-    backgrounds, composites = single["background"], single["composite"]
-    masks, depths = single["mask"], single["depth"]
-    found.backgrounds = dict(sorted(backgrounds.items(), key=lambda item: natural(item[0])))
-    half = _half(stem for _, stem, _, _ in relation)
-    used: set[int] = set()
-    related: set[str] = set()
-    for background, stem, mask, depth in relation:
-        if stem in related:
-            continue  # two archives may each carry the whole map
-        related.add(stem)
-        parts = {"composite": composites.get(stem), "mask": masks.get(mask),
-                 "depth": depths.get(depth)}  # fmt: skip
-        numbers = tuple(number for number in parts.values() if number is not None)
-        missing = [part for part, number in parts.items() if number is None]
-        if backgrounds and background not in backgrounds:
-            missing.append(f"background {background}")
-        if missing:
-            if numbers:
-                reason = f"has no {' and no '.join(missing)}"
-                found.rejected.append(Rejection(safe_key(stem), numbers, reason))
-                used.update(numbers)
-            continue
-        named = _COMPOSITE.fullmatch(stem)
-        used.update(numbers)
-        found.triplets.append(
-            Triplet(
-                key=safe_key(stem),
-                composite=numbers[0],
-                mask=numbers[1],
-                depth=numbers[2],
-                background=background if backgrounds else None,
-                foreground=named["foreground"] if named else None,
-                mirrored=int(named["variant"]) > half if named else None,
-            )
-        )
-    for role in ("composite", "mask", "depth"):
-        for stem, number in single[role].items():
-            if number not in used:
-                reason = f"{role} that no triplet claims"
-                found.rejected.append(Rejection(safe_key(stem), (number,), reason))
 
 
 def _half(stems: Iterable[str]) -> int:

@@ -1,0 +1,1 @@
+"""Times each hop, against its ceiling and its peers."""

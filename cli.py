@@ -1,0 +1,694 @@
+"""The command line: parse, build configurations, call one function per command.
+
+Nothing heavy is imported before a command needs it, so `--help` is instant. Options left out take
+their default from the configuration they belong to. Results go to stdout, progress to stderr, and
+what a user can repair is one line on stderr and exit status 2.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from models.error import CheckpointError, Interrupted, TrainingError
+from pipeline.error import LoaderError
+from shards.error import ShardError
+
+if TYPE_CHECKING:
+    import torch
+
+    from models.predict import Decode, Predictor
+    from models.training.evaluate import SetFacts
+    from pipeline.loader import Loader, LoaderConfig
+    from shards.manifest import Manifest
+
+REPAIRABLE = (ShardError, LoaderError, CheckpointError, TrainingError)
+BAD_NEWS, USER_ERROR, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="maskdepth",
+    help="Zipped background / composite / mask / depth images to shards, to the GPU, to a network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Set = Annotated[Path, typer.Argument(help="Folder of the set.", show_default=False)]
+Data = Annotated[Path, typer.Option(help="Folder of the set.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")]
+DecoderName = Annotated[
+    str | None,
+    typer.Option(help="auto (DALI on a GPU), turbojpeg, or dali. (default: auto)"),
+]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; ends the process with 0, 1 (a check found faults), 2 or 130."""
+    try:
+        status = app(arguments, standalone_mode=False)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "maskdepth"
+        message = error.format_message().rstrip(".")
+        status = _fail(f"{message}; see `{command} --help`") if message else USER_ERROR
+    except REPAIRABLE as error:
+        status = _fail(str(error))
+    except Interrupted as error:
+        _fail(str(error))
+        status = INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; the same command starts again, and `convert` keeps finished shards")
+        status = INTERRUPTED
+    sys.exit(status)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder for the zip.", show_default=False)],
+    count: Annotated[int, typer.Option(help="Triplets to make.")],
+    size: Annotated[int | None, typer.Option(help="Side in pixels. (default: 224)")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything. (default: 0)")] = None,
+    quality: Annotated[int | None, typer.Option(help="JPEG quality. (default: 75)")] = None,
+    num_backgrounds: Annotated[
+        int | None, typer.Option(help="Scenes to draw. (default: by count)")
+    ] = None,
+    num_foregrounds: Annotated[
+        int | None, typer.Option(help="Objects to draw. (default: by count)")
+    ] = None,
+    backgrounds: Annotated[
+        Path | None, typer.Option(help="Folder of your own scenes instead.")
+    ] = None,
+    foregrounds: Annotated[
+        Path | None, typer.Option(help="Folder of your own cut-outs (RGBA) instead.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="(default: one per core)")] = None,
+) -> None:
+    """Make a data set of the task's kind: zips as the reference systems have them."""
+    import os
+
+    from shards.synth import SynthConfig, synthesise
+
+    config = _build(
+        SynthConfig,
+        count=count,
+        size=size,
+        seed=seed,
+        quality=quality,
+        num_backgrounds=num_backgrounds,
+        num_foregrounds=num_foregrounds,
+        backgrounds=backgrounds,
+        foregrounds=foregrounds,
+        processes=processes or os.cpu_count() or 1,
+    )
+    with _progress("synth", "triplets") as show:
+        report = synthesise(out, config, lambda done: show(done, count))
+    print(f"{count:,} triplets, {report.bytes:,} bytes: {', '.join(map(str, report.paths))}")
+
+
+@app.command()
+def convert(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="Zips, or folders of zips or images.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the set to write.")],
+    layout: Annotated[
+        str | None, typer.Option(help="How names become triplets. (default: auto)")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="What validation holds out: foreground, background, both, or random samples. "
+            "(default: foreground)"
+        ),
+    ] = None,
+    val: Annotated[float | None, typer.Option(help="Share held out. (default: 0.1)")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides order and split. (default: 0)")] = None,
+    samples_per_shard: Annotated[int | None, typer.Option(help="(default: 4000)")] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            help="strict decodes every image, headers reads its header, none its first bytes. "
+            "(default: strict)"
+        ),
+    ] = None,
+    max_rejected: Annotated[
+        int | None, typer.Option(help="Triplets that may be left out. (default: 0)")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="(default: one per core)")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn zips into a shard set; killed and run again, it goes on where it stopped."""
+    from shards.convert import ConvertConfig
+    from shards.convert import convert as run
+
+    config = _build(
+        ConvertConfig,
+        sources=tuple(sources),
+        out=out,
+        layout=layout,
+        split=split,
+        val=val,
+        seed=seed,
+        samples_per_shard=samples_per_shard,
+        check=check,
+        max_rejected=max_rejected,
+        processes=processes,
+    )
+    with _progress("convert", "samples") as show:
+        report = run(config, lambda done, total, _: show(done, total))
+    if report.already_finished and not as_json:
+        print("this very set was already there; nothing was written")
+    _print_set(out, report.manifest, as_json=as_json)
+
+
+@app.command()
+def verify(
+    path: Set,
+    deep: Annotated[bool, typer.Option("--deep", help="Also decode every image.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare every file of a set with its manifest; exit status 1 if anything differs."""
+    from shards.verify import verify as run
+
+    with _progress("verify", "bytes") as show:
+        faults = run(path, deep=deep, on_progress=show)
+    if as_json:
+        _print_json({"faults": [{"file": fault.file, "found": fault.found} for fault in faults]})
+    else:
+        for fault in faults:
+            print(fault)
+        print(f"{path}: {len(faults) or 'no'} fault{'' if len(faults) == 1 else 's'}")
+    if faults:
+        raise typer.Exit(BAD_NEWS)
+
+
+@app.command()
+def inspect(
+    path: Set,
+    panel: Annotated[
+        Path | None, typer.Option(help="Also draw some samples into this PNG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a set holds: counts, splits, sizes, statistics."""
+    from shards.manifest import read_manifest
+
+    _print_set(path, read_manifest(path), as_json=as_json, statistics=True)
+    if panel is not None:
+        _draw_samples(path, panel)
+        if not as_json:
+            print(f"panel        {panel}")
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The run folder.")],
+    stages: Annotated[
+        str | None, typer.Option(help="SIZE:EPOCHS,... (default: 64:4,96:2,224:1)")
+    ] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(help="One number, or one per stage. (default: 256)")
+    ] = None,
+    device: Device = "auto",
+    width: Annotated[str | None, typer.Option(help="Network: s, m or l. (default: s)")] = None,
+    mask_loss: Annotated[
+        str | None, typer.Option(help="Terms, weighted or not. (default: bce + dice)")
+    ] = None,
+    depth_loss: Annotated[
+        str | None, typer.Option(help="Terms, weighted or not. (default: l1 + ssim)")
+    ] = None,
+    mask_weight: Annotated[float | None, typer.Option(help="(default: 1.0)")] = None,
+    depth_weight: Annotated[float | None, typer.Option(help="(default: 1.0)")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. (default: 0.001)")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="(default: 0.01)")] = None,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Gradient norm; 0: none. (default: 1.0)")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="one-cycle or cosine. (default: one-cycle)")
+    ] = None,
+    warmup: Annotated[
+        float | None, typer.Option(help="Share of the run until the peak. (default: 0.2)")
+    ] = None,
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Average the weights; 0: no. (default: 0.0)")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, bf16, fp16 or fp32. (default: auto)")
+    ] = None,
+    compile_: Annotated[
+        str | None, typer.Option("--compile", help="auto, on or off. (default: auto)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and order. (default: 0)")] = None,
+    log_every: Annotated[
+        int | None, typer.Option(help="Steps between records. (default: 50)")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints. (default: 1000)")
+    ] = None,
+    panels: Annotated[
+        int | None, typer.Option(help="Validation samples drawn. (default: 8)")
+    ] = None,
+    decoder: DecoderName = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Decoding threads. (default: one per core)")
+    ] = None,
+    prefetch_batches: Annotated[
+        int | None, typer.Option(help="Batches decoded ahead. (default: 3)")
+    ] = None,
+    exact_decode: Annotated[
+        bool, typer.Option("--exact-decode", help="Never decode at a reduced scale.")
+    ] = False,
+    hw_decoder_load: Annotated[
+        float | None, typer.Option(help="Share for the JPEG engines. (default: 0.65)")
+    ] = None,
+    max_bad_samples: Annotated[
+        float | None, typer.Option(help="Share that may be bad. (default: 0.001)")
+    ] = None,
+    verify_hashes: Annotated[
+        bool, typer.Option("--verify-hashes", help="Check every file's SHA-256 first.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the very next sample.")
+    ] = False,
+) -> None:
+    """Train on a set; leaves checkpoints, metrics, TensorBoard and panels in the run folder."""
+    from models.losses import LossConfig
+    from models.registry import NetworkConfig
+    from models.training.config import TrainConfig
+    from models.training.optimizer import OptimizerConfig
+    from models.training.precision import PrecisionConfig
+    from models.training.schedule import ScheduleConfig
+    from pipeline.loader import LoaderConfig
+
+    config = _build(
+        TrainConfig,
+        stages=stages,
+        batch_size=batch_size,
+        optimizer=_build(OptimizerConfig, lr=lr, weight_decay=weight_decay, clip_norm=clip_norm),
+        schedule=_build(ScheduleConfig, name=schedule, warmup=warmup),
+        precision=_build(PrecisionConfig, dtype=precision, compile=compile_),
+        ema_decay=ema_decay,
+        seed=seed,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        num_panels=panels,
+    )
+    loading = _build(
+        LoaderConfig,
+        decoder=decoder,
+        threads=threads,
+        prefetch_batches=prefetch_batches,
+        exact_decode=exact_decode,
+        seed=seed,
+        max_bad_samples=max_bad_samples,
+        hw_decoder_load=hw_decoder_load,
+        verify_hashes=verify_hashes,
+    )
+    network = _build(NetworkConfig, width=width)
+    loss = _build(
+        LossConfig,
+        mask=mask_loss,
+        depth=depth_loss,
+        mask_weight=mask_weight,
+        depth_weight=depth_weight,
+    )
+    scores = _train(data, out, config, loading, network, loss, _device(device), resume=resume)
+    _print_scores(scores)
+    print(f"\nrun          {out}\nnewest panel {_newest(out / 'panels')}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Option(help="last.pt or best.pt of a run.")],
+    data: Data,
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels. (default: the last stage's)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 64,
+    device: Device = "auto",
+    decoder: DecoderName = None,
+    as_json: Json = False,
+) -> None:
+    """Score a checkpoint on a set's validation samples, beside the two free baselines."""
+    from models.training.evaluate import evaluate as run
+    from models.training.precision import Precision, PrecisionConfig
+    from pipeline.loader import Loader, LoaderConfig
+
+    place = _device(device)
+    predictor = _predictor(checkpoint, size, place)
+    config = _build(LoaderConfig, decoder=decoder)
+    with Loader(data, config, place) as loader:
+        _require_validation(loader, data)
+        scores = run(
+            predictor.network,
+            loader,
+            size=predictor.size,
+            batch_size=batch_size,
+            facts=_facts(loader),
+            precision=Precision(PrecisionConfig(compile="off"), place),
+        )
+    if as_json:
+        _print_json({"checkpoint": str(checkpoint), "size": predictor.size, **scores})
+    else:
+        _print_scores(scores)
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[Path, typer.Option(help="last.pt or best.pt of a run.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs and the panel.")],
+    background: Annotated[
+        Path | None, typer.Option(help="A scene, or a folder of scenes named as the composites.")
+    ] = None,
+    composite: Annotated[
+        Path | None, typer.Option(help="The scene with the object, or a folder of such.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A set: predict its validation samples.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels. (default: the last stage's)")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 32,
+    device: Device = "auto",
+    decoder: DecoderName = None,
+) -> None:
+    """Write mask and depth PNGs and a panel for pictures, folders of pictures, or a set."""
+    from models.predict import pair_folders, predict_files, predict_set
+    from pipeline.loader import Loader, LoaderConfig
+
+    if (data is None) == (composite is None):
+        msg = "give either --composite (with --background) or --data"
+        raise typer.BadParameter(msg)
+    place = _device(device)
+    predictor = _predictor(checkpoint, size, place)
+    config = _build(LoaderConfig, decoder=decoder)
+    if data is not None:
+        with Loader(data, config, place) as loader:
+            _require_validation(loader, data)
+            with loader.validate(size=predictor.size, batch_size=batch_size) as batches:
+                count = predict_set(predictor, batches, out, stem=loader.validation_key)
+    else:
+        assert composite is not None
+        for path in (background, composite):
+            if path is not None and not path.exists():
+                msg = f"{path} does not exist; name an image or a folder of images"
+                raise typer.BadParameter(msg)
+        with _values():
+            pairs = pair_folders(background, composite)
+            count = predict_files(
+                predictor, pairs, out, decode=_file_decoder(config, place), batch_size=batch_size
+            )
+    print(f"{count:,} predictions in {out}\npanel        {out / 'panel.png'}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("demo"),
+    count: Annotated[int, typer.Option(help="Triplets to make and train on.")] = 2000,
+    stages: Annotated[str, typer.Option(help="SIZE:EPOCHS,...")] = "64:5,96:2",
+    batch_size: Annotated[str, typer.Option(help="One number, or one per stage.")] = "32",
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
+) -> None:
+    """The whole path on made-up data: zips, shards, training, predictions, a picture."""
+    source, shard_set, run = out / "source", out / "set", out / "run"
+    if not list(source.glob("*.zip")):
+        _say("1/4 synth: a data set as zips")
+        synth(source, count=count)
+    _say("2/4 convert: zips to a shard set")
+    convert([source], out=shard_set)
+    _say("3/4 train: mask and depth, size by size")
+    train(shard_set, run, stages=stages, batch_size=batch_size, lr=lr, resume=True)
+    _say("4/4 predict: objects that training never saw")
+    predict(run / "best.pt", out / "predictions", data=shard_set)
+
+
+Config = TypeVar("Config")
+
+
+def _build(kind: Callable[..., Config], **values: object) -> Config:
+    """A configuration from the options that were given; the others keep its own defaults."""
+    with _values():
+        return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+@contextmanager
+def _values() -> Iterator[None]:
+    """What a configuration says of a wrong value is the user's to read."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    if name not in {"auto", "cpu", "cuda"}:
+        msg = f"device is {name!r}; it must be auto, cpu or cuda"
+        raise typer.BadParameter(msg)
+    if name == "cuda" and not torch.cuda.is_available():
+        msg = "device is 'cuda', and torch sees no GPU here; use --device cpu"
+        raise typer.BadParameter(msg)
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(found if name == "auto" else name)
+
+
+def _train(
+    data: Path,
+    out: Path,
+    config: Any,
+    loading: "LoaderConfig",
+    network: Any,
+    loss: Any,
+    device: "torch.device",
+    *,
+    resume: bool,
+) -> dict[str, float]:
+    from dataclasses import asdict
+
+    import torch
+
+    from models.losses import TaskLoss
+    from models.registry import build_network, check_size, needs_background
+    from models.training.trainer import Trainer
+    from pipeline.loader import Loader
+
+    with _values():
+        for stage in config.parsed_stages:
+            check_size(network, stage.size)
+            loss.check_size(stage.size)
+    with Loader(data, loading, device) as loader:
+        _require_validation(loader, data)
+        if needs_background(network) and not loader.manifest.backgrounds:
+            msg = (
+                f"{data} has no backgrounds, and network {network.name!r} compares with them; "
+                "convert again with the backgrounds among the sources"
+            )
+            raise LoaderError(msg)
+        torch.manual_seed(config.seed)
+        trainer = Trainer(
+            config,
+            network=build_network(network),
+            loss=TaskLoss(loss),
+            loader=loader,
+            facts=_facts(loader),
+            run_dir=out,
+            device=device,
+            sections={
+                "network": asdict(network),
+                "loss": asdict(loss),
+                "loader": {"seed": loading.seed, **loader.decoding},
+            },
+        )
+        return trainer.run(resume=resume)
+
+
+def _facts(loader: "Loader") -> "SetFacts":
+    import torch
+
+    from models.training.evaluate import SetFacts
+
+    return SetFacts(
+        fingerprint=loader.manifest.fingerprint,
+        pixel_mean=loader.normalisation.mean,
+        pixel_std=loader.normalisation.std,
+        mean_depth=lambda size: torch.from_numpy(loader.manifest.mean_depth(size)),
+    )
+
+
+def _require_validation(loader: "Loader", data: Path) -> None:
+    if not loader.num_validation_samples:
+        msg = f"{data} has no validation samples; convert it with a larger --val"
+        raise LoaderError(msg)
+
+
+def _predictor(checkpoint: Path, size: int | None, device: "torch.device") -> "Predictor":
+    from models.checkpoint import load_weights, read_checkpoint, weights
+    from models.predict import Predictor
+    from models.registry import NetworkConfig, build_network, check_size
+    from models.training.config import TrainConfig, from_dict
+
+    state = read_checkpoint(checkpoint)
+    with _values():
+        config = from_dict(NetworkConfig, state["config"]["network"], "network")
+        trained = from_dict(TrainConfig, state["config"]["train"])
+        side = size or trained.parsed_stages[-1].size
+        check_size(config, side)
+    network = build_network(config)
+    load_weights(network, weights(state), checkpoint)
+    return Predictor(
+        network=network.to(device).eval(),
+        size=side,
+        mean=tuple(state["set"]["pixel_mean"]),
+        std=tuple(state["set"]["pixel_std"]),
+        device=device,
+    )
+
+
+def _file_decoder(config: "LoaderConfig", device: "torch.device") -> "Decode":
+    from models.predict import Decoded
+    from pipeline.loader import open_decoder
+    from shards.imagery import ImageError, read_header
+
+    decoder = open_decoder(config, device)
+
+    def decode(path: Path, size: int) -> Decoded:
+        content = path.read_bytes()
+        try:
+            header = read_header(content)
+        except ImageError as error:
+            msg = f"{path}: {error}; give a JPEG or PNG image"
+            raise LoaderError(msg) from None
+        pixels = decoder.decode_images([content], size=size, names=[str(path)])
+        return Decoded(pixels[0].permute(2, 0, 1), (header.height, header.width))
+
+    return decode
+
+
+def _draw_samples(path: Path, picture: Path) -> None:
+    import torch
+
+    from models.panel import panel
+    from pipeline.loader import Loader, LoaderConfig
+
+    with Loader(path, LoaderConfig(decoder="turbojpeg"), torch.device("cpu")) as loader:
+        size = min(loader.manifest.image_size)
+        stream = (
+            loader.validate(size=size, batch_size=8)
+            if loader.num_validation_samples
+            else loader.train(size=size, batch_size=8, start=0, num_steps=1)
+        )
+        with stream as batches:
+            batch = next(batches)
+        image = panel(
+            batch.background,
+            batch.composite,
+            batch.mask,
+            batch.depth,
+            None,
+            None,
+            mean=loader.normalisation.mean,
+            std=loader.normalisation.std,
+        )
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    image.save(picture)
+
+
+def _print_set(
+    path: Path, manifest: "Manifest", *, as_json: bool, statistics: bool = False
+) -> None:
+    from shards.manifest import FATES
+    from shards.plan import SPLITS
+
+    splits = {split: manifest.num_samples(split) for split in SPLITS}
+    size_bytes = sum(record.bytes for record in manifest.files.values())
+    if as_json:
+        _print_json({**json.loads(manifest.text()), "samples": splits, "bytes": size_bytes})
+        return
+    height, width = manifest.image_size
+    held_out = [*manifest.split["held_out_foregrounds"], *manifest.split["held_out_backgrounds"]]
+    shown = ", ".join(held_out[:8]) + (", ..." if len(held_out) > 8 else "")
+    fates = {fate: manifest.accounting[fate] for fate in FATES}
+    told = " + ".join(f"{count:,} {fate.replace('_', ' ')}" for fate, count in fates.items())
+    samples = ", ".join(f"{count:,} {split}" for split, count in splits.items() if count)
+    print(f"set          {path}: {sum(splits.values()):,} samples ({samples})")
+    print(f"files        {len(manifest.shards)} shards, {size_bytes:,} bytes")
+    print(f"images       {width} x {height} px, {len(manifest.backgrounds)} backgrounds, "
+          f"{len(manifest.foregrounds)} foregrounds")  # fmt: skip
+    print(f"layout       {manifest.layout}; depth {manifest.depth['polarity']}, "
+          f"{manifest.depth['scaling']}")  # fmt: skip
+    print(f"split        by {manifest.split['rule']}{f', held out: {shown}' if shown else ''}")
+    if manifest.split["note"]:
+        print(f"             {manifest.split['note']}")
+    print(f"members      {manifest.accounting['members']:,} = {told}")
+    if statistics:
+        print(f"\n{'part':<13}{'mean (RGB or grey, of 1)':<30}std   "
+              f"over {manifest.statistics_samples:,} samples")  # fmt: skip
+        for part, found in sorted(manifest.statistics.items()):
+            means, stds = ("  ".join(f"{value:.4f}" for value in values)
+                           for values in (found.mean, found.std))  # fmt: skip
+            print(f"{part:<13}{means:<30}{stds}")
+
+
+def _print_scores(scores: Mapping[str, float]) -> None:
+    baselines = {"mask_iou": "baseline_mask_iou", "depth_rmse": "baseline_depth_rmse"}
+    print(f"{'metric':<18}{'network':>9}{'free baseline':>16}")
+    for name, value in scores.items():
+        if not name.startswith("baseline_"):
+            free = scores.get(baselines.get(name, ""))
+            print(f"{name:<18}{value:>9.4f}{f'{free:.4f}' if free is not None else '':>16}")
+
+
+def _newest(folder: Path) -> Path:
+    return max(folder.glob("*.png"), key=lambda path: path.stat().st_mtime, default=folder)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True))
+
+
+def _say(line: str) -> None:
+    print(f"\n== {line}", file=sys.stderr)
+
+
+def _fail(message: str) -> int:
+    print(f"maskdepth: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR
+
+
+@contextmanager
+def _progress(verb: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left on stderr, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(verb),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(verb, total=1, rate="")
+
+        def show(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:,.0f} {unit}/s" if speed else ""
+            bar.update(task, completed=done, total=total, rate=rate)
+
+        yield show

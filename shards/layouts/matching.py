@@ -1,0 +1,144 @@
+"""What all layouts do alike: names sorted by role, then joined into triplets by key.
+
+A layout says what a member's name means (`Named`) and which keys belong together (`Related`).
+Positions in a listing never decide anything. Whatever cannot be used is rejected by name, and
+every member has exactly one fate.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from shards.triplet import (
+    Match,
+    Members,
+    Rejection,
+    Triplet,
+    first_of,
+    is_debris,
+    is_unsafe,
+    natural,
+    safe_key,
+    split_stem,
+)
+
+IMAGES = ("composite", "mask", "depth")
+AUXILIARY = "auxiliary"
+
+
+class Named(NamedTuple):
+    """What a member's name says."""
+
+    role: str
+    """composite, mask, depth, background, or auxiliary: known and of no use to samples."""
+    key: str
+    """What relates it to others of its kind; a background's id."""
+
+
+class Facts(NamedTuple):
+    """What is known of a composite beside its images."""
+
+    background: str | None = None
+    foreground: str | None = None
+    mirrored: bool | None = None
+
+
+class Related(NamedTuple):
+    """Which keys form a triplet."""
+
+    composite: str
+    mask: str
+    depth: str
+    facts: Facts
+
+
+class Sorted(NamedTuple):
+    """The members of the sources by role and key, one each; the rest has its fate already."""
+
+    single: dict[str, dict[str, int]]
+    found: Match
+
+
+def sort_members(members: Members, read: Callable[[str], Named | None]) -> Sorted:
+    """Sort every member by what its name says.
+
+    Identical copies of a member are debris; different members of one name spoil it.
+    """
+    found = Match(triplets=[], backgrounds={})
+    by_role: dict[str, dict[str, list[int]]] = {role: {} for role in (*IMAGES, "background")}
+    for number, member in enumerate(members):
+        name = member.name
+        if is_debris(name):
+            found.debris.append(number)
+        elif is_unsafe(name):
+            key = safe_key(split_stem(name)[1])
+            found.rejected.append(Rejection(key, (number,), "unsafe member name"))
+        elif (named := read(name)) is None:
+            found.debris.append(number)
+        elif named.role == AUXILIARY:
+            found.auxiliary.append(number)
+        else:
+            by_role[named.role].setdefault(named.key, []).append(number)
+    single = {role: _single(members, keys, found) for role, keys in by_role.items()}
+    ids = sorted(single["background"], key=natural)
+    found.backgrounds = {name: single["background"][name] for name in ids}
+    return Sorted(single, found)
+
+
+def relate_equal_keys(members: Sorted, facts: Callable[[str], Facts]) -> list[Related]:
+    """The relation where composite, mask and depth share a key."""
+    keys = dict.fromkeys(key for role in IMAGES for key in members.single[role])
+    return [Related(key, key, key, facts(key)) for key in keys]
+
+
+def join(members: Sorted, relation: Iterable[Related]) -> Match:
+    """Form the triplets of a relation; what it leaves over is rejected."""
+    single, found = members
+    claimed: set[int] = set()
+    related: set[str] = set()
+    for row in relation:
+        if row.composite in related:
+            continue  # two archives may each carry the whole relation
+        related.add(row.composite)
+        numbers = {role: single[role].get(getattr(row, role)) for role in IMAGES}
+        present = tuple(number for number in numbers.values() if number is not None)
+        missing = [role for role, number in numbers.items() if number is None]
+        background = row.facts.background
+        if found.backgrounds and background is not None and background not in found.backgrounds:
+            missing.append(f"background {background}")
+        claimed.update(present)
+        if not missing:
+            composite, mask, depth = present
+            known = background if found.backgrounds else None
+            found.triplets.append(
+                Triplet(
+                    safe_key(row.composite),
+                    composite,
+                    mask,
+                    depth,
+                    known,
+                    row.facts.foreground,
+                    row.facts.mirrored,
+                )
+            )
+        elif present:
+            reason = f"has no {' and no '.join(missing)}"
+            found.rejected.append(Rejection(safe_key(row.composite), present, reason))
+    for role in IMAGES:
+        for key, number in single[role].items():
+            if number not in claimed:
+                reason = f"{role} that no triplet claims"
+                found.rejected.append(Rejection(safe_key(key), (number,), reason))
+    return found
+
+
+def _single(members: Members, keys: dict[str, list[int]], found: Match) -> dict[str, int]:
+    single = {}
+    for key, numbers in keys.items():
+        first, others, same = first_of(members, numbers)
+        if same:
+            single[key] = first
+            found.debris.extend(others)
+        else:
+            reason = f"{len(numbers)} different members have this name"
+            found.rejected.append(Rejection(safe_key(key), tuple(numbers), reason))
+    return single

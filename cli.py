@@ -258,6 +258,9 @@ def train(
     panels: Annotated[
         int | None, typer.Option(help="Validation samples drawn. (default: 8)")
     ] = None,
+    flip: Annotated[
+        float | None, typer.Option(help="Share of samples mirrored. (default: 0.5)")
+    ] = None,
     decoder: DecoderName = None,
     threads: Annotated[
         int | None, typer.Option(help="Decoding threads. (default: one per core)")
@@ -286,17 +289,20 @@ def train(
     from models.registry import NetworkConfig
     from models.training.config import TrainConfig
     from models.training.optimizer import OptimizerConfig
-    from models.training.precision import PrecisionConfig
+    from models.training.precision import PrecisionConfig, resolved
     from models.training.schedule import ScheduleConfig
+    from pipeline.augment import AugmentConfig
     from pipeline.loader import LoaderConfig
 
+    place = _device(device)
+    arithmetic = _build(PrecisionConfig, dtype=precision, compile=compile_)
     config = _build(
         TrainConfig,
         stages=stages,
         batch_size=batch_size,
         optimizer=_build(OptimizerConfig, lr=lr, weight_decay=weight_decay, clip_norm=clip_norm),
         schedule=_build(ScheduleConfig, name=schedule, warmup=warmup),
-        precision=_build(PrecisionConfig, dtype=precision, compile=compile_),
+        precision=resolved(arithmetic, place),
         ema_decay=ema_decay,
         seed=seed,
         log_every=log_every,
@@ -310,6 +316,7 @@ def train(
         prefetch_batches=prefetch_batches,
         exact_decode=exact_decode,
         seed=seed,
+        augment=_build(AugmentConfig, flip=flip),
         max_bad_samples=max_bad_samples,
         hw_decoder_load=hw_decoder_load,
         verify_hashes=verify_hashes,
@@ -322,7 +329,7 @@ def train(
         mask_weight=mask_weight,
         depth_weight=depth_weight,
     )
-    scores = _train(data, out, config, loading, network, loss, _device(device), resume=resume)
+    scores = _train(data, out, config, loading, network, loss, place, resume=resume)
     _print_scores(scores)
     print(f"\nrun          {out}\nnewest panel {_newest(out / 'panels')}")
 
@@ -508,7 +515,7 @@ def _train(
             sections={
                 "network": asdict(network),
                 "loss": asdict(loss),
-                "loader": {"seed": loading.seed, **loader.decoding},
+                "loader": loader.record,
             },
         )
         return trainer.run(resume=resume)

@@ -5,19 +5,22 @@ hop earlier, as uint8, for whoever keeps or times it.
 """
 
 import importlib.util
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from pipeline import normalise
+from pipeline.augment import AugmentConfig, choose_flips, flip
 from pipeline.backgrounds import BackgroundBank
 from pipeline.batch import Batch
 from pipeline.decoder import DecodedBatch, Decoder, Request
@@ -55,6 +58,9 @@ class LoaderConfig:
 
     seed: int = 0
     """Chooses the order of training."""
+
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """What training changes in its images; validation changes nothing."""
 
     max_bad_samples: float = 0.001
     """Share of a split's samples that may turn out bad; a first one is tolerated unless this is 0.
@@ -151,6 +157,15 @@ class Loader:
         return tuple(bad for ledger in self._ledgers.values() for bad in ledger.samples)
 
     @property
+    def record(self) -> dict[str, Any]:
+        """What decides the batches, for checkpoints and results."""
+        return {
+            "seed": self.config.seed,
+            "augment": asdict(self.config.augment),
+            "decoding": self.decoding,
+        }
+
+    @property
     def decoding(self) -> dict[str, Any]:
         """What decides the pixels, for checkpoints and results."""
         scaled = self.decoder.name == "turbojpeg" and not self.config.exact_decode
@@ -168,10 +183,15 @@ class Loader:
     ) -> Iterator[Iterator[Batch]]:
         """See `BatchLoader.train`; this rank's share of each global batch."""
         bank = self.backgrounds(size)
+        share = rank_share(batch_size, self._world_size)
+        firsts = itertools.count(start + self._rank * share, batch_size)
         with self.train_pixels(
             size=size, batch_size=batch_size, start=start, num_steps=num_steps
         ) as decoded:
-            yield (self._to_batch(self.training, bank, pixels) for pixels in decoded)
+            yield (
+                self._to_batch(self.training, bank, pixels, self._flips(first, pixels.numbers))
+                for first, pixels in zip(firsts, decoded, strict=False)
+            )
 
     @contextmanager
     def train_pixels(
@@ -254,20 +274,38 @@ class Loader:
         self._ledgers[source.split].record(pixels.bad)
         return pixels
 
+    def _flips(self, first: int, numbers: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Which samples are mirrored, of those that begin at position `first` of the stream."""
+        epochs = np.arange(first, first + len(numbers)) // self.num_samples
+        return choose_flips(
+            self.config.augment, seed=self.config.seed, epochs=epochs, numbers=numbers
+        )
+
     def _to_batch(
-        self, source: SampleSource, bank: BackgroundBank | None, pixels: DecodedBatch
+        self,
+        source: SampleSource,
+        bank: BackgroundBank | None,
+        pixels: DecodedBatch,
+        flips: torch.Tensor | None = None,
     ) -> Batch:
         numbers = torch.from_numpy(pixels.numbers)
         backgrounds = torch.from_numpy(source.backgrounds[pixels.numbers])
         counts = torch.from_numpy(pixels.weights).long()
-        # one small copy to the device instead of three
-        columns = self._to_device(torch.stack([numbers, backgrounds, counts]))
-        scene = None if bank is None else self.normalisation.images(bank.gather(columns[1]))
+        mirrored = torch.zeros_like(numbers) if flips is None else flips.long()
+        # one small copy to the device instead of four
+        columns = self._to_device(torch.stack([numbers, backgrounds, counts, mirrored]))
+
+        def placed(images: torch.Tensor) -> torch.Tensor:
+            there = self._to_device(images)
+            return there if flips is None else flip(there, columns[3].bool())
+
         return Batch(
-            background=scene,
-            composite=self.normalisation.images(self._to_device(pixels.composite)),
-            mask=normalise.mask(self._to_device(pixels.mask)),
-            depth=normalise.depth(self._to_device(pixels.depth)),
+            background=(
+                None if bank is None else self.normalisation.images(placed(bank.gather(columns[1])))
+            ),
+            composite=self.normalisation.images(placed(pixels.composite)),
+            mask=normalise.mask(placed(pixels.mask)),
+            depth=normalise.depth(placed(pixels.depth)),
             number=columns[0],
             weight=columns[2].float(),
         )

@@ -21,6 +21,7 @@ from models.training.config import TrainConfig
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
+from pipeline.augment import AugmentConfig
 from pipeline.loader import LoaderConfig
 from shards.convert import ConvertConfig
 from shards.synth import SynthConfig
@@ -57,6 +58,7 @@ CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
             )
         },
         "panels": (TrainConfig, "num_panels"),
+        "flip": (AugmentConfig, "flip"),
         "width": (NetworkConfig, "width"),
         "mask_loss": (LossConfig, "mask"),
         "depth_loss": (LossConfig, "depth"),

@@ -3,14 +3,15 @@
 Weights and optimiser state are float32 always; the forward pass runs under autocast; losses and
 metrics see float32 logits. Memory format is channels-last, as `Batch` delivers it.
 
-On a CPU with AVX-512 BF16 (AMD Zen 5, 2 cores, a U-Net of width 16, training, 64 and 224 px)
+On a CPU with bf16 instructions (AMD Zen 5, 2 cores, a U-Net of width 16, training, 64 and 224 px)
 channels-last trains 1.4 times as fast as contiguous, and bf16 1.6 to 1.9 times as fast as fp32.
-With oneDNN held to plain AVX-512 bf16 took 1.9 times as long as fp32, held to AVX2 10 times. So
-`auto` is fp32 on every CPU, whatever it can do: the same command gives the same arithmetic on
-all of them, and `bf16` is there to ask for.
+Without them (oneDNN held to plain AVX-512) bf16 takes 1.9 times as long as fp32, held to AVX2 10
+times. So `auto` asks the processor; what it chose is in the configuration that a checkpoint keeps,
+and another machine that would choose otherwise says so instead of going on in another arithmetic.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -28,7 +29,8 @@ class PrecisionConfig:
 
     dtype: str = "auto"
     """`bf16`, `fp16` (with a loss scaler), `fp32`, or `auto`: on a GPU bf16 where it has bf16 of
-    its own (Ampere and later), else fp16; on a CPU fp32."""
+    its own (Ampere and later), else fp16; on a CPU bf16 where it has instructions for it, else
+    fp32."""
 
     compile: str = "auto"
     """`on` or `off`: `torch.compile`, with static shapes, once per stage. `auto`: GPUs only."""
@@ -47,7 +49,7 @@ class Precision:
 
     def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
         self.device = device
-        self.name = _automatic(device) if config.dtype == "auto" else config.dtype
+        self.name = resolved(config, device).dtype
         self.compiles = config.compile == "on" or (
             config.compile == "auto" and device.type == "cuda"
         )
@@ -90,7 +92,15 @@ class Precision:
         )
 
 
+def resolved(config: PrecisionConfig, device: torch.device) -> PrecisionConfig:
+    """The configuration with `auto` replaced by what suits the device."""
+    return replace(config, dtype=_automatic(device)) if config.dtype == "auto" else config
+
+
 def _automatic(device: torch.device) -> str:
-    if device.type != "cuda":
-        return "fp32"
-    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    # torch 2.11 does not tell yet; fp32 is right everywhere
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return "bf16" if fast else "fp32"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.augment import AugmentConfig
 from pipeline.batch import Batch, BatchLoader
 from pipeline.error import LoaderError
 from pipeline.loader import Loader, LoaderConfig
@@ -22,7 +23,7 @@ from shards.manifest import read_manifest
 from shards.tar import read_members
 
 CPU = torch.device("cpu")
-CONFIG = LoaderConfig(decoder="turbojpeg", threads=2, seed=4)
+CONFIG = LoaderConfig(decoder="turbojpeg", threads=2, seed=4, augment=AugmentConfig(flip=0))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from torch import nn
 from models.prediction import Prediction
 from models.training.evaluate import evaluate, score
 from models.training.panels import PanelRows
-from models.training.precision import Precision, PrecisionConfig
+from models.training.precision import Precision, PrecisionConfig, resolved
 
 CPU = torch.device("cpu")
 
@@ -89,9 +89,22 @@ def test_a_network_without_a_task_is_scored_by_the_other():
     assert score({"depth_rmse": 0.2}) == -0.2
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [("auto", "fp32"), ("bf16", "bf16")])
-def test_automatic_precision_of_a_cpu_is_fp32(dtype, expected):
+@pytest.mark.parametrize(
+    ("dtype", "capabilities", "expected"),
+    [
+        ("auto", {"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ("auto", {"avx512_bf16": False, "amx_bf16": True}, "bf16"),
+        ("auto", {"avx2": True}, "fp32"),
+        ("bf16", {}, "bf16"),
+        ("fp32", {"avx512_bf16": True}, "fp32"),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
+    monkeypatch, dtype, capabilities, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert Precision(PrecisionConfig(dtype=dtype), CPU).name == expected
+    assert resolved(PrecisionConfig(dtype=dtype), CPU).dtype == expected
 
 
 @pytest.mark.parametrize(

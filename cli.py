@@ -7,6 +7,7 @@ what a user can repair is one line on stderr and exit status 2.
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -423,21 +424,49 @@ def predict(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything.")] = Path("demo"),
     count: Annotated[int, typer.Option(help="Triplets to make and train on.")] = 2000,
-    stages: Annotated[str, typer.Option(help="SIZE:EPOCHS,...")] = "64:5,96:2",
+    stages: Annotated[str, typer.Option(help="SIZE:EPOCHS,...")] = "64:14,96:8",
     batch_size: Annotated[str, typer.Option(help="One number, or one per stage.")] = "32",
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 6e-3,
 ) -> None:
-    """The whole path on made-up data: zips, shards, training, predictions, a picture."""
+    """The whole path on made-up data: zips, shards, training, predictions, a picture.
+
+    Run again it goes on where it stopped.
+    """
+    from benchmarks.harness import environment
+
     source, shard_set, run = out / "source", out / "set", out / "run"
-    if not list(source.glob("*.zip")):
-        _say("1/4 synth: a data set as zips")
-        synth(source, count=count)
-    _say("2/4 convert: zips to a shard set")
-    convert([source], out=shard_set)
-    _say("3/4 train: mask and depth, size by size")
-    train(shard_set, run, stages=stages, batch_size=batch_size, lr=lr, resume=True)
-    _say("4/4 predict: objects that training never saw")
-    predict(run / "best.pt", out / "predictions", data=shard_set)
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "synth", "1/4 synth: a data set as zips"):
+        if not list(source.glob("*.zip")):
+            synth(source, count=count)
+    with _timed(seconds, "convert", "2/4 convert: zips to a shard set, every image decoded"):
+        convert([source], out=shard_set)
+    with _timed(seconds, "train", "3/4 train: mask and depth, size by size"):
+        train(shard_set, run, stages=stages, batch_size=batch_size, lr=lr, resume=True)
+    with _timed(seconds, "predict", "4/4 predict: objects that training never saw"):
+        predict(run / "best.pt", out / "predictions", data=shard_set)
+    last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    found = {"count": count, "stages": stages, "seconds": seconds, "validation": last,
+             "environment": environment()}  # fmt: skip
+    (out / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+@app.command()
+def bench(
+    question: Annotated[str, typer.Argument(help="loader: samples/s against peers.")],
+    quick: Annotated[bool, typer.Option("--quick", help="A first look, in a minute.")] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Keep the result in this file.")
+    ] = None,
+) -> None:
+    """Measure a hop against its ceiling and its peers."""
+    questions = ("loader",)
+    if question not in questions:
+        msg = f"no question {question!r}; there are: {', '.join(questions)}"
+        raise typer.BadParameter(msg)
+    from benchmarks.loader import run
+
+    run(quick=quick, json_path=json_path)
 
 
 Config = TypeVar("Config")
@@ -447,6 +476,14 @@ def _build(kind: Callable[..., Config], **values: object) -> Config:
     """A configuration from the options that were given; the others keep its own defaults."""
     with _values():
         return kind(**{name: value for name, value in values.items() if value is not None})
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str, title: str) -> Iterator[None]:
+    print(f"\n== {title}", file=sys.stderr)
+    began = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - began, 1)
 
 
 @contextmanager
@@ -663,10 +700,6 @@ def _newest(folder: Path) -> Path:
 
 def _print_json(value: object) -> None:
     print(json.dumps(value, indent=2, sort_keys=True))
-
-
-def _say(line: str) -> None:
-    print(f"\n== {line}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

@@ -5,9 +5,11 @@ Positions in a listing never decide anything. Whatever cannot be used is rejecte
 every member has exactly one fate.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from shards.archive import MemberError
+from shards.error import ShardError
 from shards.triplet import (
     Match,
     Members,
@@ -56,6 +58,19 @@ class Sorted(NamedTuple):
 
     single: dict[str, dict[str, int]]
     found: Match
+
+
+def sees(
+    members: Members, read: Callable[[str], Named | None], roles: Iterable[str] = IMAGES
+) -> bool:
+    """Whether a layout's reading of the names finds every one of the roles."""
+    wanted = set(roles)
+    for member in members:
+        if (named := read(member.name)) is not None:
+            wanted.discard(named.role)
+            if not wanted:
+                return True
+    return False
 
 
 def sort_members(members: Members, read: Callable[[str], Named | None]) -> Sorted:
@@ -129,6 +144,32 @@ def join(members: Sorted, relation: Iterable[Related]) -> Match:
                 reason = f"{role} that no triplet claims"
                 found.rejected.append(Rejection(safe_key(key), (number,), reason))
     return found
+
+
+def tab_separated(members: Members, files: Iterable[int], fields: int) -> Iterator[list[str]]:
+    """The rows of relation files, one list of so many fields each.
+
+    Raises:
+        ShardError: A file cannot be read, or a line has another number of fields.
+    """
+    remedy = "mend it, or remove it to relate the images by their names"
+    for number in files:
+        try:
+            text = members.read(number).decode("utf-8")
+        except (MemberError, UnicodeDecodeError) as error:
+            msg = f"{members.describe(number)} cannot be read ({error}); {remedy}"
+            raise ShardError(msg) from None
+        for line_number, line in enumerate(text.splitlines(), start=1):
+            row = [field.strip() for field in line.split("\t")]
+            if row == [""]:
+                continue
+            if len(row) != fields:
+                msg = (
+                    f"{members.describe(number)}, line {line_number} has {len(row)} fields "
+                    f"instead of {fields}; {remedy}"
+                )
+                raise ShardError(msg)
+            yield row
 
 
 def _single(members: Members, keys: dict[str, list[int]], found: Match) -> dict[str, int]:

@@ -13,15 +13,15 @@ Without `file_map.txt` the relation is read off the names, which say the same.
 import re
 from collections.abc import Iterable
 
-from shards.archive import MemberError
-from shards.error import ShardError
 from shards.layouts.matching import (
     AUXILIARY,
     Facts,
     Named,
     Related,
     join,
+    sees,
     sort_members,
+    tab_separated,
 )
 from shards.triplet import Match, Members, split_stem
 
@@ -40,17 +40,10 @@ _RELATION = "file_map.txt"
 _COMPOSITE = re.compile(r"(?P<background>.+)_(?P<foreground>fg\d+)_(?P<variant>\d+)")
 _VARIANTS_PER_HALF = 20  # the original's count, kept as the border where fewer are present
 
-_Row = tuple[str, str, str, str]
-
 
 def recognises(members: Members) -> bool:
     """Whether composites, masks and depth maps lie in folders of these names."""
-    wanted = {"bg_fg", "bg_fg_mask", "bg_fg_depth_map"}
-    for member in members:
-        wanted.discard(split_stem(member.name)[0])
-        if not wanted:
-            return True
-    return False
+    return sees(members, _read)
 
 
 def match(members: Members) -> Match:
@@ -62,7 +55,10 @@ def match(members: Members) -> Match:
     by_role = sort_members(members, _read)
     files = [number for number in by_role.found.auxiliary
              if members[number].name.rpartition("/")[2] == _RELATION]  # fmt: skip
-    rows = _rows_of(members, files) if files else _rows_by_name(by_role.single["composite"])
+    if not files:
+        return join(by_role, _relation(_rows_by_name(by_role.single["composite"])))
+    rows = [tuple(split_stem(field)[1] for field in row)
+            for row in tab_separated(members, files, fields=4)]  # fmt: skip
     return join(by_role, _relation(rows))
 
 
@@ -74,7 +70,7 @@ def _read(name: str) -> Named | None:
     return Named(AUXILIARY, stem) if known else None
 
 
-def _relation(rows: list[_Row]) -> Iterable[Related]:
+def _relation(rows: list[tuple[str, ...]]) -> Iterable[Related]:
     half = _half(composite for _, composite, _, _ in rows)
     for background, composite, mask, depth in rows:
         foreground, mirrored = None, None
@@ -83,34 +79,7 @@ def _relation(rows: list[_Row]) -> Iterable[Related]:
         yield Related(composite, mask, depth, Facts(background, foreground, mirrored))
 
 
-def _rows_of(members: Members, files: list[int]) -> list[_Row]:
-    rows: list[_Row] = []
-    for number in files:
-        try:
-            text = members.read(number).decode("utf-8")
-        except (MemberError, UnicodeDecodeError) as error:
-            msg = (
-                f"{members.describe(number)} cannot be read ({error}); mend it, "
-                "or remove it to relate the images by their names"
-            )
-            raise ShardError(msg) from None
-        for line_number, line in enumerate(text.splitlines(), start=1):
-            stems = [split_stem(field.strip())[1] for field in line.split("\t")]
-            if stems == [""]:
-                continue
-            if len(stems) != 4:
-                msg = (
-                    f"{members.describe(number)}, line {line_number} has {len(stems)} fields "
-                    "instead of background, composite, mask, depth; mend it, "
-                    "or remove the file to relate the images by their names"
-                )
-                raise ShardError(msg)
-            background, composite, mask, depth = stems
-            rows.append((background, composite, mask, depth))
-    return rows
-
-
-def _rows_by_name(composites: Iterable[str]) -> list[_Row]:
+def _rows_by_name(composites: Iterable[str]) -> list[tuple[str, ...]]:
     return [
         (named["background"], stem, f"{stem}_mask", f"{stem}_depth_map")
         for stem in composites

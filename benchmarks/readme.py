@@ -1,0 +1,81 @@
+"""The README's table, made from the newest files in `benchmarks/results/`.
+
+    python -m benchmarks.readme
+
+rewrites what stands between the two markers in README.md; a test holds README and files together.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- figures: python -m benchmarks.readme -->", "<!-- /figures -->"
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+def table() -> str:
+    """The figures as Markdown."""
+    return "\n".join([*_demo(_newest("demo")), "", *_loader(_newest("loader"))])
+
+
+def rewritten(readme: str) -> str:
+    """The README with its figures up to date."""
+    head, _, rest = readme.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
+
+
+def main() -> None:
+    """Rewrite the README."""
+    path = ROOT / "README.md"
+    path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _newest(theme: str) -> Mapping[str, Any]:
+    path = max(RESULTS.glob(f"{theme}_*.json"), key=lambda path: path.stem.rpartition("_")[2])
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    place = found["environment"]
+    processor = f"{place['processor']}, {place['cores']} cores"
+    return f"{processor}, torch {place['torch']}, {place['date']}, commit {place['commit']}"
+
+
+def _demo(found: Mapping[str, Any]) -> list[str]:
+    scores, seconds = found["validation"], found["seconds"]
+    total = sum(seconds.values())
+    return [
+        f"`make demo`: {found['count']:,} synthesised triplets, stages {found['stages']}, "
+        f"validated on held-out objects at {scores['size']} px ({_where(found)}); "
+        f"{total:.0f} s in all, {seconds['train']:.0f} s of it training.",
+        "",
+        "| | network | free baseline |",
+        "|---|---|---|",
+        f"| mask IoU, mean over images | {scores['mask_iou']:.3f} "
+        f"| {scores['baseline_mask_iou']:.3f} |",
+        f"| depth RMSE | {scores['depth_rmse']:.4f} | {scores['baseline_depth_rmse']:.4f} |",
+    ]
+
+
+def _loader(found: Mapping[str, Any]) -> list[str]:
+    settings, tables = found["configuration"], found["tables"]
+    names = [row["name"] for row in next(iter(tables.values()))]
+    lines = [
+        f"`maskdepth bench loader`: samples/s (three images each) to uint8 batches, "
+        f"{settings['count']:,} triplets at 224 px, page cache warm, medians of "
+        f"{settings['turns']} interleaved turns ({_where(found)}).",
+        "",
+        f"| | {' | '.join(tables)} |",
+        f"|---|{'---|' * len(tables)}",
+    ]
+    for number, name in enumerate(names):
+        rates = " | ".join(f"{rows[number]['median']:,.0f}" for rows in tables.values())
+        lines.append(f"| {name} | {rates} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

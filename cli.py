@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from models.predict import Decode, Predictor
     from models.training.evaluate import SetFacts
     from pipeline.loader import Loader, LoaderConfig
-    from shards.manifest import Manifest
+    from shards.convert import DryRun
+    from shards.manifest import ChannelStatistics, Manifest
 
 REPAIRABLE = (ShardError, LoaderError, CheckpointError, TrainingError)
 BAD_NEWS, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -70,8 +71,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder for the zip.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="Folder for the zips.", show_default=False)],
     count: Annotated[int, typer.Option(help="Triplets to make.")],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="relation-file, global-number, class-folders, tenk-sets or numbered-flip. "
+            "(default: relation-file)"
+        ),
+    ] = None,
+    zips: Annotated[
+        int | None, typer.Option(help="Zips to make. (default: as the layout's reference)")
+    ] = None,
     size: Annotated[int | None, typer.Option(help="Side in pixels. (default: 224)")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything. (default: 0)")] = None,
     quality: Annotated[int | None, typer.Option(help="JPEG quality. (default: 75)")] = None,
@@ -97,6 +108,8 @@ def synth(
     config = _build(
         SynthConfig,
         count=count,
+        layout=layout,
+        zips=zips,
         size=size,
         seed=seed,
         quality=quality,
@@ -121,7 +134,8 @@ def convert(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the set to write.")],
     layout: Annotated[
-        str | None, typer.Option(help="How names become triplets. (default: auto)")
+        str | None,
+        typer.Option(help="How names become triplets: a name, or FILE.toml. (default: auto)"),
     ] = None,
     split: Annotated[
         str | None,
@@ -133,6 +147,13 @@ def convert(
     val: Annotated[float | None, typer.Option(help="Share held out. (default: 0.1)")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides order and split. (default: 0)")] = None,
     samples_per_shard: Annotated[int | None, typer.Option(help="(default: 4000)")] = None,
+    sets: Annotated[
+        str | None, typer.Option(help="Archives to use, as 1,3. (default: all)")
+    ] = None,
+    per_background: Annotated[
+        int | None, typer.Option(help="At most so many of each background.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many triplets.")] = None,
     check: Annotated[
         str | None,
         typer.Option(
@@ -143,12 +164,36 @@ def convert(
     max_rejected: Annotated[
         int | None, typer.Option(help="Triplets that may be left out. (default: 0)")
     ] = None,
+    backgrounds: Annotated[
+        str | None,
+        typer.Option(help="estimate: missing scenes from composites. (default: given)"),
+    ] = None,
+    depth: Annotated[
+        str | None, typer.Option(help="map, or class-folders' disparity. (default: map)")
+    ] = None,
+    depth_polarity: Annotated[
+        str | None, typer.Option(help="near-dark or near-bright. (default: auto)")
+    ] = None,
+    depth_scaling: Annotated[
+        str | None, typer.Option(help="absolute or stretched. (default: auto)")
+    ] = None,
+    positions_per_foreground: Annotated[
+        int | None,
+        typer.Option(help="numbered-flip: numbers in a row of one object; 20 in the original."),
+    ] = None,
+    no_pairing_check: Annotated[
+        bool, typer.Option("--no-pairing-check", help="Trust the names alone.")
+    ] = False,
     processes: Annotated[int | None, typer.Option(help="(default: one per core)")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be written, from names alone.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Turn zips into a shard set; killed and run again, it goes on where it stopped."""
-    from shards.convert import ConvertConfig
     from shards.convert import convert as run
+    from shards.convert import dry_run as look
+    from shards.options import ConvertConfig
 
     config = _build(
         ConvertConfig,
@@ -159,12 +204,24 @@ def convert(
         val=val,
         seed=seed,
         samples_per_shard=samples_per_shard,
+        sets=_numbers(sets),
+        per_background=per_background,
+        limit=limit,
         check=check,
         max_rejected=max_rejected,
+        backgrounds=backgrounds,
+        depth=depth,
+        depth_polarity=depth_polarity,
+        depth_scaling=depth_scaling,
+        positions_per_foreground=positions_per_foreground,
+        pairing_check=not no_pairing_check,
         processes=processes,
     )
+    if dry_run:
+        _print_dry_run(look(config), as_json=as_json)
+        return
     with _progress("convert", "samples") as show:
-        report = run(config, lambda done, total, _: show(done, total))
+        report = run(config, show)
     if report.already_finished and not as_json:
         print("this very set was already there; nothing was written")
     _print_set(out, report.manifest, as_json=as_json)
@@ -174,11 +231,26 @@ def convert(
 def verify(
     path: Set,
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every image.")] = False,
+    repair: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="SOURCE...", help="First restore damaged files from these."),
+    ] = None,
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="", help="", show_default=False, hidden=True)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Compare every file of a set with its manifest; exit status 1 if anything differs."""
+    from shards.restore import restore
     from shards.verify import verify as run
 
+    if more and not repair:
+        msg = f"{more[0]} is one too many; verify takes one set, and sources after --repair"
+        raise typer.BadParameter(msg)
+    if repair:
+        with _progress("repair", "samples") as show:
+            for name in restore(path, [*repair, *(more or [])], show):
+                print(f"restored {name}", file=sys.stderr)
     with _progress("verify", "bytes") as show:
         faults = run(path, deep=deep, on_progress=show)
     if as_json:
@@ -207,6 +279,49 @@ def inspect(
         _draw_samples(path, panel)
         if not as_json:
             print(f"panel        {panel}")
+
+
+@app.command()
+def stats(
+    path: Set,
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw mask coverage and depth levels into this PNG.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute a set's statistics from its images; exit status 1 if the manifest disagrees."""
+    from dataclasses import asdict
+
+    from shards.chart import Histogram, draw_histograms
+    from shards.manifest import read_manifest
+    from shards.survey import differences, survey
+
+    manifest = read_manifest(path)
+    with _progress("stats", "samples") as show:
+        found = survey(path, show)
+    faults = list(differences(manifest, found.statistics))
+    if chart is not None:
+        histograms = (
+            Histogram("Mask coverage", found.coverage, 0, 1, "share of the image"),
+            Histogram("Depth", found.depth_levels, 0, 255, f"level ({manifest.depth['polarity']})"),
+        )
+        chart.parent.mkdir(parents=True, exist_ok=True)
+        draw_histograms(histograms).save(chart)
+    if as_json:
+        _print_json({
+            "samples": found.samples,
+            "statistics": {part: asdict(value) for part, value in found.statistics.items()},
+            "mask_coverage": found.coverage.tolist(),
+            "depth_levels": found.depth_levels.tolist(),
+            "differences": faults,
+        })  # fmt: skip
+    else:
+        _print_statistics(found.statistics, found.samples)
+        for fault in faults:
+            print(f"differs from the manifest: {fault}")
+        print(f"the manifest {'disagrees' if faults else 'agrees'}")
+    if faults:
+        raise typer.Exit(BAD_NEWS)
 
 
 @app.command()
@@ -478,6 +593,14 @@ def _build(kind: Callable[..., Config], **values: object) -> Config:
         return kind(**{name: value for name, value in values.items() if value is not None})
 
 
+def _numbers(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        msg = f"sets is {text!r}; it must be numbers such as 1,3"
+        raise typer.BadParameter(msg) from None
+
+
 @contextmanager
 def _timed(seconds: dict[str, float], name: str, title: str) -> Iterator[None]:
     print(f"\n== {title}", file=sys.stderr)
@@ -649,10 +772,43 @@ def _draw_samples(path: Path, picture: Path) -> None:
     image.save(picture)
 
 
+def _print_dry_run(found: "DryRun", *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        _print_json(asdict(found))
+        return
+    samples = ", ".join(f"{count:,} {split}" for split, count in found.samples.items() if count)
+    print(f"would write  {sum(found.samples.values()):,} samples ({samples})")
+    print(f"files        {found.shards} shards, about {found.bytes:,} bytes")
+    print(f"layout       {found.layout}; {found.backgrounds} backgrounds, "
+          f"{found.missing_backgrounds} missing")  # fmt: skip
+    _print_split(found.split)
+    _print_accounting(found.accounting)
+    for line in found.rejected[:5]:
+        print(f"rejected     {line['member']}: {line['reason']}")
+    if len(found.rejected) > 5:
+        print(f"             and {len(found.rejected) - 5} more")
+
+
+def _print_split(split: Mapping[str, Any]) -> None:
+    held_out = [*split["held_out_foregrounds"], *split["held_out_backgrounds"]]
+    shown = ", ".join(held_out[:8]) + (", ..." if len(held_out) > 8 else "")
+    print(f"split        by {split['rule']}{f', held out: {shown}' if shown else ''}")
+    if split["note"]:
+        print(f"             {split['note']}")
+
+
+def _print_accounting(accounting: Mapping[str, int]) -> None:
+    from shards.manifest import FATES
+
+    told = " + ".join(f"{accounting[fate]:,} {fate.replace('_', ' ')}" for fate in FATES)
+    print(f"members      {accounting['members']:,} = {told}")
+
+
 def _print_set(
     path: Path, manifest: "Manifest", *, as_json: bool, statistics: bool = False
 ) -> None:
-    from shards.manifest import FATES
     from shards.plan import SPLITS
 
     splits = {split: manifest.num_samples(split) for split in SPLITS}
@@ -661,28 +817,33 @@ def _print_set(
         _print_json({**json.loads(manifest.text()), "samples": splits, "bytes": size_bytes})
         return
     height, width = manifest.image_size
-    held_out = [*manifest.split["held_out_foregrounds"], *manifest.split["held_out_backgrounds"]]
-    shown = ", ".join(held_out[:8]) + (", ..." if len(held_out) > 8 else "")
-    fates = {fate: manifest.accounting[fate] for fate in FATES}
-    told = " + ".join(f"{count:,} {fate.replace('_', ' ')}" for fate, count in fates.items())
     samples = ", ".join(f"{count:,} {split}" for split, count in splits.items() if count)
     print(f"set          {path}: {sum(splits.values()):,} samples ({samples})")
     print(f"files        {len(manifest.shards)} shards, {size_bytes:,} bytes")
     print(f"images       {width} x {height} px, {len(manifest.backgrounds)} backgrounds, "
           f"{len(manifest.foregrounds)} foregrounds")  # fmt: skip
-    print(f"layout       {manifest.layout}; depth {manifest.depth['polarity']}, "
-          f"{manifest.depth['scaling']}")  # fmt: skip
-    print(f"split        by {manifest.split['rule']}{f', held out: {shown}' if shown else ''}")
-    if manifest.split["note"]:
-        print(f"             {manifest.split['note']}")
-    print(f"members      {manifest.accounting['members']:,} = {told}")
+    depth = manifest.depth
+    stored = "" if depth["encoding"] == "grey" else f", from {depth['encoding']} pictures"
+    print(f"layout       {manifest.layout}; depth {depth['polarity']}, "
+          f"{depth['scaling']}{stored}")  # fmt: skip
+    if estimated := manifest.estimated_backgrounds:
+        print(f"             {len(estimated)} backgrounds estimated from composites")
+    for part, count in manifest.repaired.items():
+        if count:
+            print(f"repaired     {count:,} {part} images, stored as grey PNG")
+    _print_split(manifest.split)
+    _print_accounting(manifest.accounting)
     if statistics:
-        print(f"\n{'part':<13}{'mean (RGB or grey, of 1)':<30}std   "
-              f"over {manifest.statistics_samples:,} samples")  # fmt: skip
-        for part, found in sorted(manifest.statistics.items()):
-            means, stds = ("  ".join(f"{value:.4f}" for value in values)
-                           for values in (found.mean, found.std))  # fmt: skip
-            print(f"{part:<13}{means:<30}{stds}")
+        print()
+        _print_statistics(manifest.statistics, manifest.statistics_samples)
+
+
+def _print_statistics(statistics: Mapping[str, "ChannelStatistics"], samples: int) -> None:
+    print(f"{'part':<13}{'mean (RGB or grey, of 1)':<30}std   over {samples:,} samples")
+    for part, found in sorted(statistics.items()):
+        means, stds = ("  ".join(f"{value:.4f}" for value in values)
+                       for values in (found.mean, found.std))  # fmt: skip
+        print(f"{part:<13}{means:<30}{stds}")
 
 
 def _print_scores(scores: Mapping[str, float]) -> None:
@@ -708,8 +869,11 @@ def _fail(message: str) -> int:
 
 
 @contextmanager
-def _progress(verb: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left on stderr, on a terminal only."""
+def _progress(verb: str, unit: str) -> Iterator[Callable[..., None]]:
+    """A bar with rate and time left on stderr, on a terminal only.
+
+    Yields a function of what is done, what is to do, and the bytes written so far if any are.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -726,9 +890,11 @@ def _progress(verb: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(verb, total=1, rate="")
 
-        def show(done: int, total: int) -> None:
-            speed = bar.tasks[0].speed
+        def show(done: int, total: int, written: int = 0) -> None:
+            speed, elapsed = bar.tasks[0].speed, bar.tasks[0].elapsed
             rate = f"{speed:,.0f} {unit}/s" if speed else ""
+            if written and elapsed:
+                rate += f", {written / elapsed / 1e6:,.0f} MB/s"
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield show

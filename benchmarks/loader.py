@@ -29,7 +29,8 @@ from benchmarks.harness import Row, print_rows, report, result, take_turns
 from pipeline.loader import Loader, LoaderConfig
 from pipeline.opening import open_set
 from pipeline.source import EncodedSample, SampleSource
-from shards.convert import ConvertConfig, convert
+from shards.convert import convert
+from shards.options import ConvertConfig
 from shards.synth import SynthConfig, synthesise
 
 SIZES = (224, 96, 64)

@@ -1,12 +1,12 @@
 """What a conversion needs of JPEG and PNG: kind, size, and a decode that forgives nothing.
 
 Pillow and DALI decode a JPEG with flipped bits without a word; simplejpeg in strict mode turns
-libjpeg's warnings into errors, so only whole images pass.
+libjpeg's warnings into errors, so only whole images pass. Images are hostile until decoded: what
+a header or a number of scans could make a decoder do is bounded before the decoder is asked.
 """
 
 import io
 import struct
-import warnings
 import zlib
 from typing import NamedTuple
 
@@ -17,8 +17,15 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 
+MAX_PIXELS = 1 << 25
+"""A larger image is refused by its header: decoded, this one takes 100 MB."""
+
+_MAX_SCANS = 100
+"""Of a progressive JPEG; encoders write about ten, and each costs a pass over the whole image."""
+
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = struct.Struct(">4s2L5B")
+_PNG_PIXELS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 
 
@@ -52,15 +59,25 @@ def read_header(data: bytes) -> Header:
         if colours == "CMYK":
             msg = "CMYK colours; save it as RGB"
             raise ImageError(msg)
-        return Header("jpg", height, width, 1 if colours == "Gray" else 3)
+        return _checked(Header("jpg", height, width, 1 if colours == "Gray" else 3))
     if data[:8] == _PNG and len(data) >= 8 + 4 + _PNG_HEADER.size:
-        tag, width, height, _, colour_type, *_ = _PNG_HEADER.unpack_from(data, 12)
+        tag, width, height, depth, colour_type, *_ = _PNG_HEADER.unpack_from(data, 12)
         if tag != b"IHDR" or colour_type not in _PNG_CHANNELS:
             msg = "PNG header damaged"
             raise ImageError(msg)
-        return Header("png", height, width, _PNG_CHANNELS[colour_type])
+        if depth > 8:
+            msg = f"{depth} bits a channel; save it with 8"  # Pillow would clip, DALI would scale
+            raise ImageError(msg)
+        return _checked(Header("png", height, width, _PNG_CHANNELS[colour_type]))
     msg = "neither JPEG nor PNG"
     raise ImageError(msg)
+
+
+def _checked(header: Header) -> Header:
+    if not 0 < header.height * header.width <= MAX_PIXELS:
+        msg = f"is {header.width} x {header.height} px, and {MAX_PIXELS} pixels are the most"
+        raise ImageError(msg)
+    return header
 
 
 def check_size(header: Header, size: tuple[int, int]) -> None:
@@ -82,29 +99,44 @@ def decode(data: bytes, header: Header, channels: int) -> Pixels:
     """
     try:
         if header.kind == "jpg":
+            _check_scans(data)
             return simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", strict=True)
-        _check_chunks(data)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-                return pixels.reshape(header.height, header.width, channels)
-    except (ValueError, OSError, SyntaxError, struct.error, Warning) as error:
+        with Image.open(io.BytesIO(_pixels_only(data)), formats=["PNG"]) as image:
+            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+            return pixels.reshape(header.height, header.width, channels)
+    except (ValueError, OSError, SyntaxError, struct.error) as error:
         msg = f"does not decode cleanly ({error})"
         raise ImageError(msg) from None
 
 
-def _check_chunks(data: bytes) -> None:
-    """Pillow takes a PNG without its end; every chunk must be there and match its CRC."""
-    at = len(_PNG)
+def _check_scans(data: bytes) -> None:
+    """A scan of ten bytes costs a pass over all pixels: 64 MB of them are hours."""
+    scans = data.count(b"\xff\xda")
+    if scans > _MAX_SCANS:
+        msg = f"JPEG of {scans} scans, more than the {_MAX_SCANS} of any encoder"
+        raise ImageError(msg)
+
+
+def _pixels_only(data: bytes) -> bytes:
+    """A PNG less everything that is not its pixels (text, profiles, animation, transparency).
+
+    Pillow unpacks text and profiles, allocates anew at a second header, and takes a PNG without
+    its end. Here every chunk must be there and match its CRC.
+    """
+    at, kept = len(_PNG), [_PNG]
     while at + 12 <= len(data):
         length, tag = struct.unpack_from(">L4s", data, at)
-        end = at + 8 + length
-        if end + 4 > len(data) or zlib.crc32(data[at + 4 : end]).to_bytes(4) != data[end : end + 4]:
+        end = at + 12 + length
+        if end > len(data) or zlib.crc32(data[at + 4 : end - 4]).to_bytes(4) != data[end - 4 : end]:
             msg = f"PNG chunk at byte {at} is damaged"
             raise ImageError(msg)
+        if (tag == b"IHDR") != (at == len(_PNG)):
+            msg = f"PNG has a second header at byte {at}"
+            raise ImageError(msg)
+        if tag in _PNG_PIXELS:
+            kept.append(data[at:end])
         if tag == b"IEND":
-            return
-        at = end + 4
+            return b"".join(kept)
+        at = end
     msg = "PNG ends early"
     raise ImageError(msg)

@@ -89,7 +89,14 @@ class Manifest:
     """Foreground ids; the position is the foreground number. Empty: unknown."""
 
     depth: Mapping[str, Any]
-    """`polarity` (near-dark, near-bright, unknown) and `scaling` (absolute, stretched, unknown)."""
+    """`polarity` (near-dark, near-bright), `scaling` (absolute, stretched), and as the sources
+    stored it: `encoding` (grey, plasma, magma) and the `frame` of figures."""
+
+    repaired: Mapping[str, int]
+    """Per part: images that were stored once more as grey PNG, because they had to be repaired."""
+
+    estimated_backgrounds: tuple[str, ...]
+    """Background ids that the sources did not hold and that were estimated from composites."""
 
     statistics: Mapping[str, ChannelStatistics]
     """Per part: background, composite, mask, depth."""
@@ -182,6 +189,7 @@ def _parse(loaded: dict[str, Any]) -> Manifest:
             "image_size": (height, width),
             "backgrounds": tuple(str(name) for name in values["backgrounds"]),
             "foregrounds": tuple(str(name) for name in values["foregrounds"]),
+            "estimated_backgrounds": tuple(str(n) for n in values["estimated_backgrounds"]),
             "statistics": {
                 part: ChannelStatistics(mean=tuple(record["mean"]), std=tuple(record["std"]))
                 for part, record in values["statistics"].items()

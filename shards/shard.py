@@ -20,6 +20,7 @@ from shards.archive import Archive, Member, MemberError
 from shards.imagery import Header, ImageError, check_size, decode, read_header
 from shards.index import PARTS, ROW, UNKNOWN, Rows
 from shards.manifest import FileRecord
+from shards.repair import DepthStorage, encode_repaired, fit_as_is, repaired
 from shards.statistics import MeanImage, Moments, Pixels
 from shards.tar import TarWriter
 
@@ -29,6 +30,7 @@ COMPONENTS = {"composite": "fgbg", "mask": "mask", "depth": "depth"}
 
 _SUFFIXES = ("npy", "idx", "tar")  # the tar last: it is what people look for
 CHECKS = ("strict", "headers", "none")
+REPAIRABLE = ("mask", "depth")
 
 
 class SampleTask(NamedTuple):
@@ -55,6 +57,7 @@ class ShardTask:
     samples: Sequence[SampleTask]
     archives: Sequence[Archive]
     image_size: tuple[int, int]
+    depth: DepthStorage
     check: str
     counted: int
     """So many of the first samples enter the statistics even without strict checking."""
@@ -73,6 +76,7 @@ class ShardReport:
     counted: int = 0
     depth_images: int = 0
     depth_total: list[int] = field(default_factory=list)
+    repaired: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REPAIRABLE, 0))
     rejected: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> str:
@@ -107,6 +111,7 @@ class _Image(NamedTuple):
     data: bytes
     header: Header
     pixels: Pixels | None
+    is_repaired: bool = False
 
 
 def write_shard(task: ShardTask) -> ShardReport:
@@ -136,6 +141,9 @@ def write_shard(task: ShardTask) -> ShardReport:
                 source = task.archives[sample.archives[0]].name
                 lines.append(_write_sample(tar, sample, source, images, rows[report.samples]))
                 report.samples += 1
+                for part, image in zip(PARTS, images, strict=True):
+                    if image.is_repaired:
+                        report.repaired[part] += 1
                 if counted:
                     _count(report, images, mean_depth)
     finally:
@@ -183,19 +191,28 @@ def file_matches(path: Path, record: FileRecord) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
 
 
-def read_image(
-    archive: Archive, member: Member, size: tuple[int, int] | None, channels: int, *, decoded: bool
-) -> _Image:
-    """Read and check one image.
+def read_image(archive: Archive, member: Member, size: tuple[int, int], *, decoded: bool) -> _Image:
+    """Read and check a colour image that keeps its bytes.
 
     Raises:
         MemberError, ImageError: It is not fit to train on.
     """
     data = archive.read(member)
     header = read_header(data)
-    if size is not None:
-        check_size(header, size)
-    return _Image(data, header, decode(data, header, channels) if decoded else None)
+    check_size(header, size)
+    return _Image(data, header, decode(data, header, 3) if decoded else None)
+
+
+def _read_grey(task: ShardTask, part: str, data: bytes, *, decoded: bool) -> _Image:
+    """Check a mask or depth map, and make it grey if it is not."""
+    header = read_header(data)
+    if fit_as_is(part, header, task.depth):
+        check_size(header, task.image_size)
+        return _Image(data, header, decode(data, header, 1) if decoded else None)
+    pixels = repaired(part, data, header, task.depth, task.image_size)
+    height, width, _ = pixels.shape
+    new = Header("png", height, width, 1)
+    return _Image(encode_repaired(pixels), new, pixels, is_repaired=True)
 
 
 def _kept(out: Path, report_path: Path) -> ShardReport | None:
@@ -209,13 +226,15 @@ def _kept(out: Path, report_path: Path) -> ShardReport | None:
 
 def _read_images(task: ShardTask, sample: SampleTask, *, decoded: bool) -> list[_Image]:
     images = []
-    for part, archive, member in zip(PARTS, sample.archives, sample.members, strict=True):
+    for part, number, member in zip(PARTS, sample.archives, sample.members, strict=True):
+        archive = task.archives[number]
         try:
-            image = read_image(
-                task.archives[archive], member, task.image_size, CHANNELS[part], decoded=decoded
-            )
+            if part == "composite":
+                image = read_image(archive, member, task.image_size, decoded=decoded)
+            else:
+                image = _read_grey(task, part, archive.read(member), decoded=decoded)
         except (MemberError, ImageError) as error:
-            blamed = f"{task.archives[archive].name}: {member.name}"
+            blamed = f"{archive.name}: {member.name}"
             raise _RejectedError(blamed, f"{part} {error}") from None
         images.append(image)
     return images

@@ -102,8 +102,10 @@ class MeanImage:
         return base64.b64encode(encode_png(np.asarray(image))).decode("ascii")
 
 
-def encode_png(image_HW: Pixels) -> bytes:
-    """A grey PNG with one fixed deflate setting; a golden test holds its bytes."""
+def encode_png(image: Pixels) -> bytes:
+    """An (H, W) or (H, W, 3) PNG with one fixed deflate setting; a golden test holds its bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(image_HW).save(buffer, "PNG", compress_level=6)
+    Image.fromarray(image).save(
+        buffer, "PNG", compress_level=3
+    )  # 1.5 ms for 224 px; 6 saves 13 % and takes 3.0
     return buffer.getvalue()

@@ -2,30 +2,40 @@
 
 Backgrounds and foregrounds are made first, then triplets are dealt in chunks to processes and
 written in order by this one. Every random draw comes from the seed and the number of what is
-drawn, so the zip has the same bytes for any number of processes.
+drawn, so the files have the same bytes for any number of processes, and the same scenes are in
+every layout.
 """
 
-import io
 import itertools
-import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+import numpy as np
+import simplejpeg
 
 from shards.error import ShardError
 from shards.processes import Processes
-from shards.synthetic.compositing import Backdrop, Bytes8, Chunk, render_chunk
-from shards.synthetic.naming import ModestMuseum
+from shards.synthetic.compositing import Backdrop, Chunk, Rendered, render_chunk
+from shards.synthetic.encoding import Bytes8, grey_jpeg, png
+from shards.synthetic.layouts import LAYOUTS
+from shards.synthetic.layouts.layout import Layout, Location
+from shards.synthetic.output import Output, new_output
 from shards.synthetic.pairing import Plan
 from shards.synthetic.pictures import PictureTask, list_pictures, make_background, make_foreground
 
 CHUNK = 200
 """Triplets dealt to a process at a time: about 3 MB of JPEGs come back."""
+
+TRUTH = "truth.tsv"
+"""What belongs together, beside the zips: composite, background, mask, depth, scene.
+
+Members are named without their zip; the scene is the same in every layout.
+"""
+
+MOST_ZIPS = 100
+"""All are open at once."""
 
 Result = TypeVar("Result")
 
@@ -37,6 +47,12 @@ class SynthConfig:
     count: int
     """Triplets; exactly so many are made."""
 
+    layout: str = "relation-file"
+    """Whose names and kinds of file: one of `shards.synthetic.layouts.LAYOUTS`."""
+
+    zips: int | None = None
+    """So many zips, where the layout leaves the choice. None: as its reference has them."""
+
     size: int = 224
     """Side of every composite, mask, depth map and background, in pixels."""
 
@@ -44,7 +60,7 @@ class SynthConfig:
     """Decides everything random."""
 
     quality: int = 75
-    """JPEG quality of composites, masks and depth maps, 1 to 100."""
+    """JPEG quality of composites and their masks and depth maps, 1 to 100."""
 
     num_backgrounds: int | None = None
     """None: all of the user's, or by `count`: 100 for 20,000 triplets and more."""
@@ -62,6 +78,10 @@ class SynthConfig:
     """Processes that draw and paste; 1 does it all in this one."""
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            msg = f"layout is {self.layout!r}; allowed are {', '.join(LAYOUTS)}"
+            raise ValueError(msg)
+        fixed_zips = LAYOUTS[self.layout].fixed_zips
         for name, lowest, highest in (
             ("count", 1, 100_000_000),
             ("size", 32, 4096),
@@ -70,10 +90,14 @@ class SynthConfig:
             ("num_backgrounds", 1, self.count),
             ("num_foregrounds", 1, self.count),
             ("processes", 1, 1024),
+            ("zips", fixed_zips or 1, fixed_zips or min(self.count, MOST_ZIPS)),
         ):
             value = getattr(self, name)
             if value is not None and not lowest <= value <= highest:
-                msg = f"{name} is {value}; allowed are {lowest} to {highest}"
+                allowed = f"allowed are {lowest} to {highest}"
+                if name == "zips" and fixed_zips:
+                    allowed = f"layout {self.layout} always has {fixed_zips}"
+                msg = f"{name} is {value}; {allowed}"
                 raise ValueError(msg)
 
 
@@ -103,13 +127,13 @@ def synthesise(
     """Make a data set.
 
     Args:
-        out: Folder for the zips; made if need be.
+        out: Folder for the set; made if need be.
         config: What to make.
         on_progress: Called with the number of triplets done so far.
 
     Raises:
-        ShardError: A folder or picture of the user's cannot be used, the zip exists already, it
-            cannot be written, or a process died.
+        ShardError: A folder or picture of the user's cannot be used, a file of the set exists
+            already or cannot be written, the layout has no names for so much, or a process died.
     """
     background_paths = _sources(config.backgrounds, config.num_backgrounds, config.count, 200, 4)
     foreground_paths = _sources(config.foregrounds, config.num_foregrounds, config.count, 100, 8)
@@ -118,33 +142,31 @@ def synthesise(
         num_backgrounds=len(background_paths),
         num_foregrounds=len(foreground_paths),
     )
-    layout = ModestMuseum(plan)
-    with Processes(config.processes) as processes, _new_zip(out / layout.archive) as archive:
+    layout = LAYOUTS[config.layout](plan, config.zips)
+    with (
+        Processes(config.processes) as processes,
+        new_output(out, layout.zips, (*layout.beside, TRUTH), last=TRUTH) as output,
+    ):
         backdrops = _whole(processes.map(make_background, _picture_tasks(config, background_paths)))
         cutouts = _whole(processes.map(make_foreground, _picture_tasks(config, foreground_paths)))
-        _write_pictures(archive, layout, backdrops, cutouts)
+        _write_pictures(output, layout, backdrops, cutouts, config.quality)
         done = 0
-        for rendered in processes.map(render_chunk, _chunks(config, plan, backdrops, cutouts)):
+        chunks = _chunks(config, plan, layout, backdrops, cutouts)
+        for rendered in processes.map(render_chunk, chunks):
             for result in rendered:
-                images = (result.composite, result.mask, result.depth)
-                for name, content in zip(layout.triplet(result.triplet), images, strict=True):
-                    _add(archive, name, content)
-                layout.note(result.triplet, result.place)
+                _write_triplet(output, layout, result)
             done += len(rendered)
             if on_progress is not None:
                 on_progress(done)
-        for name, text in layout.tables().items():
-            _add(archive, name, text)
-        members = len(archive.filelist)
-    path = out / layout.archive
+    paths = tuple(out / each.name for each in layout.zips)
     return SynthReport(
-        paths=(path,),
+        paths=paths,
         triplets=done,
         backgrounds=len(backdrops),
         foregrounds=len(cutouts),
         positions=plan.num_positions,
-        members=members,
-        bytes=path.stat().st_size,
+        members=output.num_members,
+        bytes=sum(path.stat().st_size for path in paths),
     )
 
 
@@ -180,14 +202,19 @@ def _whole(results: Iterable[Result | ShardError]) -> list[Result]:
 
 
 def _chunks(
-    config: SynthConfig, plan: Plan, backdrops: Sequence[Backdrop], cutouts: Sequence[Bytes8]
+    config: SynthConfig,
+    plan: Plan,
+    layout: Layout,
+    backdrops: Sequence[Backdrop],
+    cutouts: Sequence[Bytes8],
 ) -> Iterator[Chunk]:
-    triplets = plan.triplets()
+    triplets = plan.triplets(twins_adjacent=layout.twins_adjacent)
     while batch := tuple(itertools.islice(triplets, CHUNK)):
         yield Chunk(
             seed=config.seed,
             size=config.size,
             quality=config.quality,
+            encodings=layout.encodings,
             backdrops={each.background: backdrops[each.background] for each in batch},
             cutouts={each.foreground: cutouts[each.foreground] for each in batch},
             triplets=batch,
@@ -195,54 +222,36 @@ def _chunks(
 
 
 def _write_pictures(
-    archive: zipfile.ZipFile,
-    layout: ModestMuseum,
+    output: Output,
+    layout: Layout,
     backdrops: Sequence[Backdrop],
     cutouts: Sequence[Bytes8],
+    quality: int,
 ) -> None:
     for number, backdrop in enumerate(backdrops):
-        _add(archive, layout.background(number), backdrop.jpeg)
+        for location in layout.background(number):
+            if location.name.endswith(".png"):
+                output.add(location, png(simplejpeg.decode_jpeg(backdrop.jpeg)))
+            else:
+                output.add(location, backdrop.jpeg)
     for number, cutout in enumerate(cutouts):
-        picture_name, mask_name = layout.foreground(number)
-        _add(archive, picture_name, _png(cutout))
-        _add(archive, mask_name, _png(cutout[..., 3]))
+        if (locations := layout.foreground(number)) is not None:
+            picture, mask = locations
+            alpha = np.ascontiguousarray(cutout[..., 3])
+            as_png = mask.name.endswith(".png")
+            output.add(picture, png(cutout))
+            output.add(mask, png(alpha) if as_png else grey_jpeg(alpha[..., None], quality))
 
 
-def _png(pixels: Bytes8) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Store a member; its time is the zip format's first, so that equal seeds give equal bytes."""
-    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    info.external_attr = 0o644 << 16
-    archive.writestr(info, content)
-
-
-@contextmanager
-def _new_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A stored zip under a temporary name; it gets its own when it is whole and on disk.
-
-    Raises:
-        ShardError: The zip exists already, or cannot be written.
-    """
-    if path.exists():
-        msg = f"{path} exists already; delete it or choose another folder"
-        raise ShardError(msg)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                yield archive
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError as error:
-        msg = f"{path} cannot be written ({error}); make room or choose another folder"
-        raise ShardError(msg) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+def _write_triplet(output: Output, layout: Layout, rendered: Rendered) -> None:
+    triplet = rendered.triplet
+    images = layout.images(triplet)
+    output.add(images.composite, rendered.composite)
+    output.add(images.mask, rendered.mask)
+    output.add(images.depth, rendered.depth)
+    for table, line in layout.rows(triplet, rendered.place):
+        output.append(table, line)
+    composite, mask, depth = (location.name for location in images)
+    background = layout.background_id(triplet.background)
+    truth = (composite, background, mask, depth, triplet.scene)
+    output.append(Location(None, TRUTH), "\t".join(truth))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from shards.convert import ConvertConfig, convert
+from shards.convert import convert
+from shards.options import ConvertConfig
 from shards.synth import SynthConfig, synthesise
 
 

@@ -23,7 +23,7 @@ from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
 from pipeline.augment import AugmentConfig
 from pipeline.loader import LoaderConfig
-from shards.convert import ConvertConfig
+from shards.options import ConvertConfig
 from shards.synth import SynthConfig
 
 
@@ -45,7 +45,7 @@ def test_help_is_instant() -> None:
 
 
 CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
-    "synth": {name: (SynthConfig, name) for name in ("size", "seed", "quality")},
+    "synth": {name: (SynthConfig, name) for name in ("layout", "size", "seed", "quality")},
     "convert": {
         name: (ConvertConfig, name)
         for name in ("layout", "split", "val", "seed", "samples_per_shard", "check", "max_rejected")
@@ -104,7 +104,7 @@ def test_a_set_is_converted_verified_and_shown(
     assert run("inspect", out, "--panel", tmp_path / "panel.png") == 0
     shown = capsys.readouterr().out
     assert "320 samples (280 train, 40 val)" in shown
-    assert "982 = 960 used + 4 backgrounds + 18 auxiliary + 0 debris" in shown
+    assert "983 = 960 used + 4 backgrounds + 18 auxiliary + 1 debris" in shown
     assert (tmp_path / "panel.png").stat().st_size > 10_000
     tar = out / "train-000000.tar"
     tar.write_bytes(tar.read_bytes()[:-81])

@@ -6,6 +6,7 @@ every member has exactly one fate.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from shards.archive import MemberError
@@ -42,6 +43,17 @@ class Facts(NamedTuple):
     background: str | None = None
     foreground: str | None = None
     mirrored: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayoutOptions:
+    """What a user may have to tell a layout."""
+
+    positions_per_foreground: int | None = None
+    """numbered-flip: so many numbers in a row show one object; None: unknown."""
+
+    disparity: bool = False
+    """class-folders: take the disparity beside each composite as its depth."""
 
 
 class Related(NamedTuple):
@@ -117,23 +129,11 @@ def join(members: Sorted, relation: Iterable[Related]) -> Match:
         numbers = {role: single[role].get(getattr(row, role)) for role in IMAGES}
         present = tuple(number for number in numbers.values() if number is not None)
         missing = [role for role, number in numbers.items() if number is None]
-        background = row.facts.background
-        if found.backgrounds and background is not None and background not in found.backgrounds:
-            missing.append(f"background {background}")
         claimed.update(present)
         if not missing:
             composite, mask, depth = present
-            known = background if found.backgrounds else None
             found.triplets.append(
-                Triplet(
-                    safe_key(row.composite),
-                    composite,
-                    mask,
-                    depth,
-                    known,
-                    row.facts.foreground,
-                    row.facts.mirrored,
-                )
+                Triplet(safe_key(row.composite), composite, mask, depth, *row.facts)
             )
         elif present:
             reason = f"has no {' and no '.join(missing)}"

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from shards.layouts.matching import (
     AUXILIARY,
     Facts,
+    LayoutOptions,
     Named,
     Related,
     join,
@@ -46,12 +47,13 @@ def recognises(members: Members) -> bool:
     return sees(members, _read)
 
 
-def match(members: Members) -> Match:
+def match(members: Members, options: LayoutOptions) -> Match:
     """Sort every member into triplets, backgrounds, and the rest.
 
     Raises:
         ShardError: `file_map.txt` cannot be read.
     """
+    del options  # the names say everything
     by_role = sort_members(members, _read)
     files = [number for number in by_role.found.auxiliary
              if members[number].name.rpartition("/")[2] == _RELATION]  # fmt: skip

@@ -1,1 +1,1 @@
-"""What `shards.synth` makes a data set from: drawn pictures, pairs of them, composites, names."""
+"""What `shards.synth` makes a data set from: drawn pictures, pairs of them, composites, files."""

@@ -1,4 +1,4 @@
-"""Pastes foregrounds on backgrounds: composite, mask and depth of a triplet, as JPEGs.
+"""Pastes foregrounds on backgrounds: composite, mask and depth of a triplet, encoded.
 
 Composites are made from the background as it is stored, decoded, like the published sets: away
 from the object the two differ by compression noise. All arithmetic is in integers.
@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
+from shards.synthetic.encoding import Bytes8, Encodings, rgb_jpeg
 from shards.synthetic.pairing import Combination
-
-Bytes8 = npt.NDArray[np.uint8]
 
 HEIGHTS = (0.25, 0.55)
 """Smallest and largest height of an object, as a share of the frame."""
@@ -40,7 +38,7 @@ class Backdrop:
 
 
 class Rendered(NamedTuple):
-    """A triplet's three JPEGs, and where the object was pasted."""
+    """A triplet's three files, and where the object was pasted."""
 
     triplet: Combination
     composite: bytes
@@ -57,6 +55,7 @@ class Chunk:
     seed: int
     size: int
     quality: int
+    encodings: Encodings
     backdrops: Mapping[int, Backdrop]
     cutouts: Mapping[int, Bytes8]
     """(h, w, 4) RGBA, alpha not premultiplied."""
@@ -81,7 +80,7 @@ def render_chunk(chunk: Chunk) -> list[Rendered]:
             _sprite(cutout, place[2:], mirrored=triplet.mirrored),
             place[:2],
         )
-        rendered.append(Rendered(triplet, *_encode(images, chunk.quality), place))
+        rendered.append(Rendered(triplet, *_encode(images, chunk), place))
     return rendered
 
 
@@ -135,16 +134,10 @@ def _over(below: Bytes8, above: Bytes8 | np.uint8, alpha: Bytes8) -> Bytes8:
     return (total // 255).astype(np.uint8)
 
 
-def _encode(images: tuple[Bytes8, Bytes8, Bytes8], quality: int) -> tuple[bytes, bytes, bytes]:
+def _encode(images: tuple[Bytes8, Bytes8, Bytes8], chunk: Chunk) -> tuple[bytes, bytes, bytes]:
     composite, mask, depth = images
-    return encode_rgb(composite, quality), _encode_grey(mask, quality), _encode_grey(depth, quality)
-
-
-def encode_rgb(rgb: Bytes8, quality: int) -> bytes:
-    """(H, W, 3) as a JPEG with halved colour resolution."""
-    return simplejpeg.encode_jpeg(rgb, quality, "RGB", "420")
-
-
-def _encode_grey(grey: Bytes8, quality: int) -> bytes:
-    """(H, W, 1) as a JPEG of one channel."""
-    return simplejpeg.encode_jpeg(grey, quality, "GRAY", "Gray")
+    return (
+        rgb_jpeg(composite, chunk.quality),
+        chunk.encodings.mask(mask, chunk.quality),
+        chunk.encodings.depth(depth, chunk.quality),
+    )

@@ -22,10 +22,19 @@ class Combination:
 
     mirrored: bool
 
+    number: int
+    """Its place in the order of the set."""
+
+    @property
+    def scene(self) -> str:
+        """Its name whatever the layout: background, foreground (f: mirrored), position, from 1."""
+        flip = "f" if self.mirrored else ""
+        return f"{self.background + 1:03d}_{self.foreground + 1:03d}{flip}_{self.position + 1:02d}"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """The triplets of a set, in the order of their names."""
+    """The triplets of a set; which they are does not depend on their order."""
 
     count: int
     num_backgrounds: int
@@ -36,8 +45,12 @@ class Plan:
         """Positions per pair, so that plain and mirrored ones reach `count`."""
         return math.ceil(self.count / (2 * self.num_backgrounds * self.num_foregrounds))
 
-    def triplets(self) -> Iterator[Combination]:
-        """All of them: background by background, foreground by foreground, plain ones first."""
+    def triplets(self, *, twins_adjacent: bool = False) -> Iterator[Combination]:
+        """All of them: background by background, foreground by foreground, plain ones first.
+
+        Args:
+            twins_adjacent: Position by position, a plain one and then its mirrored one.
+        """
         shape = (self.num_backgrounds, self.num_foregrounds, 2, self.num_positions)
         chosen = np.ones(shape, np.bool_)
         chosen[..., -1] = False
@@ -45,15 +58,18 @@ class Plan:
         for visit in range(wanted):
             background, foreground, mirrored = self._visit(visit)
             chosen[background, foreground, mirrored, -1] = True
-        for number in np.flatnonzero(chosen).tolist():
-            rest, position = divmod(number, self.num_positions)
-            pair, mirrored = divmod(rest, 2)
+        inner = chosen.swapaxes(2, 3) if twins_adjacent else chosen
+        for number, place in enumerate(np.flatnonzero(inner).tolist()):
+            rest, last = divmod(place, inner.shape[3])
+            pair, third = divmod(rest, inner.shape[2])
             background, foreground = divmod(pair, self.num_foregrounds)
+            position, mirrored = (third, last) if twins_adjacent else (last, third)
             yield Combination(
                 background=background,
                 foreground=foreground,
                 position=position,
                 mirrored=bool(mirrored),
+                number=number,
             )
 
     def _visit(self, number: int) -> tuple[int, int, int]:

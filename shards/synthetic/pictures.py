@@ -11,16 +11,9 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from shards.error import ShardError
-from shards.synthetic.compositing import (
-    FIGURE,
-    HEIGHTS,
-    SCENE,
-    WIDEST,
-    Backdrop,
-    Bytes8,
-    encode_rgb,
-)
+from shards.synthetic.compositing import FIGURE, HEIGHTS, SCENE, WIDEST, Backdrop
 from shards.synthetic.cutout import crop_to_alpha
+from shards.synthetic.encoding import Bytes8, rgb_jpeg
 from shards.synthetic.figures import draw_figure
 from shards.synthetic.scenes import draw_scene, plain_ramp
 
@@ -80,7 +73,7 @@ def make_background(task: PictureTask) -> Backdrop | ShardError:
     quality = max(task.quality, min(95, task.quality + BETTER))
     if task.path is None:
         scene = draw_scene(rng, task.size, task.number)
-        return Backdrop(jpeg=encode_rgb(scene.rgb, quality), depth=scene.depth, ramp=scene.ramp)
+        return Backdrop(jpeg=rgb_jpeg(scene.rgb, quality), depth=scene.depth, ramp=scene.ramp)
     try:
         picture = _read(task.path, draft=2 * task.size).convert("RGB")
     except ShardError as error:
@@ -91,7 +84,7 @@ def make_background(task: PictureTask) -> Backdrop | ShardError:
     ramp = 255 * plain_ramp(rng, task.size)
     depth = ramp[:, None] + RELIEF * (brightness - brightness.mean(axis=1, keepdims=True))
     return Backdrop(
-        jpeg=encode_rgb(np.asarray(fitted), quality),
+        jpeg=rgb_jpeg(np.asarray(fitted), quality),
         depth=np.rint(np.clip(depth, 15, 220)).astype(np.uint8),
         ramp=np.rint(ramp).astype(np.uint8),
     )

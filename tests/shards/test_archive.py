@@ -75,6 +75,14 @@ def patched(offset: int, value: bytes) -> Callable[[bytearray], None]:
     return patch
 
 
+def in_both_headers(in_local: int, in_central: int, value: bytes) -> Callable[[bytearray], None]:
+    def patch(data: bytearray) -> None:
+        patched(in_local, value)(data)
+        in_directory(in_central, value)(data)
+
+    return patch
+
+
 def in_directory(offset: int, value: bytes) -> Callable[[bytearray], None]:
     def patch(data: bytearray) -> None:
         at = data.index(b"PK\1\2") + offset
@@ -90,10 +98,11 @@ def in_directory(offset: int, value: bytes) -> Callable[[bytearray], None]:
         (patched(0, b"XX"), "no local header"),
         (patched(32, b"!"), "CRC-32"),
         (in_directory(8, b"\1\0"), "encrypted"),
-        (in_directory(10, b"\x0c\0"), "compression method 12"),
+        (in_both_headers(8, 10, b"\x0c\0"), "compression method 12"),
+        (in_directory(10, b"\x0c\0"), "another compression"),
         (in_directory(24, struct.pack("<L", 1 << 30)), "declares 1073741824 bytes"),
         (in_directory(24, struct.pack("<L", 0)), "is empty"),
-        (in_directory(24, struct.pack("<L", 3)), "CRC-32"),
+        (in_both_headers(22, 24, struct.pack("<L", 3)), "CRC-32"),
     ],
 )
 def test_a_damaged_member_is_refused_by_reason(
@@ -114,7 +123,7 @@ def test_a_damaged_member_is_refused_by_reason(
 def test_a_bomb_is_not_unpacked_past_its_declaration(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "a.zip", {"a": bytes(10_000_000)}, zipfile.ZIP_DEFLATED)
     data = bytearray(path.read_bytes())
-    in_directory(24, struct.pack("<L", 100))(data)
+    in_both_headers(22, 24, struct.pack("<L", 100))(data)
     path.write_bytes(data)
     archive = open_zip(path, "a.zip")
     with pytest.raises(MemberError, match="CRC-32"):

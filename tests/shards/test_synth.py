@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from shards.archive import open_sources
 from shards.error import ShardError
 from shards.layouts import find_layout
+from shards.layouts.matching import LayoutOptions
 from shards.processes import Processes
 from shards.synth import SynthConfig, SynthReport, synthesise
 from shards.synthetic.pairing import Plan
@@ -112,7 +113,8 @@ def test_members_tables_and_report_agree(tmp_path: Path) -> None:
     assert (report.triplets, report.backgrounds, report.foregrounds) == (101, 3, 7)
     assert len(museum.rows) == 101
     assert report.bytes == report.paths[0].stat().st_size
-    assert [path.name for path in tmp_path.iterdir()] == ["modest_museum_dataset.zip"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"modest_museum_dataset.zip", "truth.tsv"}
 
 
 def test_the_zip_is_whole_stored_and_dateless(museum: Museum) -> None:
@@ -159,7 +161,7 @@ def test_the_converter_s_layout_reads_the_set_whole(tmp_path: Path, count: int) 
     report = synthesise(tmp_path, config)
     members = Members(open_sources(report.paths))
     layout = find_layout("auto", members)
-    found = layout.match(members)
+    found = layout.match(members, LayoutOptions())
     plan = Plan(count=count, num_backgrounds=1, num_foregrounds=report.foregrounds)
     assert not found.rejected
     assert not found.debris

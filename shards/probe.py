@@ -1,0 +1,275 @@
+"""What a few triplets of every archive show, before anything is written.
+
+The commonest image size; the white frame of depth figures; what depth values mean; and whether
+names pair what belongs together: outside the mask, composite and background must agree, and where
+they differ must be what the mask says.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from shards.archive import MemberError
+from shards.colormap import find_frame
+from shards.error import ShardError
+from shards.imagery import ImageError, Pixels, check_size, decode, read_header
+from shards.layouts.depth import DepthFormat
+from shards.repair import DepthStorage, fit_as_is, repaired
+from shards.triplet import Members, Triplet
+
+PER_ARCHIVE = 24
+"""So many triplets of each archive are looked at."""
+
+MOVED_LEVELS = 40
+"""A pixel whose channels differ by more shows something else than the background."""
+
+MAX_STRAYED = 0.2
+"""Share of the pixels outside a mask that may differ so: noise and soft edges stay under .02 in all
+reference sets, another background is over .9."""
+
+MIN_OVERLAP = 0.15
+"""Least IoU of mask and difference: over .4 in all reference sets, .05 with another's mask."""
+
+MAX_DOUBTFUL = 0.15
+"""Share of an archive's triplets that may fail: an object may have its background's colours."""
+
+_STRETCHED_ENDS = (8, 247)
+_SHARE_STRETCHED = 0.9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Findings:
+    """What was seen."""
+
+    image_size: tuple[int, int]
+    """Height and width of most composites."""
+    depth: DepthFormat
+    """As the layout says, with what could be detected in its place."""
+    storage: DepthStorage
+
+
+class _Seen(NamedTuple):
+    triplet: Triplet
+    composite: Pixels
+    mask: Pixels
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """Of one archive."""
+
+    strayed: list[float] = field(default_factory=list)
+    overlap: list[float] = field(default_factory=list)
+    triplets: list[Triplet] = field(default_factory=list)
+
+
+def probe(
+    members: Members,
+    triplets: Sequence[Triplet],
+    backgrounds: Mapping[str, int],
+    depth: DepthFormat,
+    *,
+    check_pairs: bool = True,
+) -> Findings:
+    """Look at some triplets of each archive.
+
+    Args:
+        members: Of all sources.
+        triplets: What the layout made of them.
+        backgrounds: Id to member.
+        depth: What the layout says of depth maps.
+        check_pairs: Stop where images do not belong together.
+
+    Raises:
+        ShardError: No composite is an image, no frame is found around depth figures, or an
+            archive's images do not belong together; three examples are named.
+    """
+    chosen = _choose(members, triplets)
+    size = _common_size(members, chosen)
+    seen = [found for triplet in chosen if (found := _open(members, triplet, size)) is not None]
+    storage = _storage(members, chosen, depth)
+    if check_pairs:
+        _check_pairs(members, seen, backgrounds, size)
+    return Findings(
+        image_size=size, depth=_detect(members, seen, depth, storage, size), storage=storage
+    )
+
+
+def _choose(members: Members, triplets: Sequence[Triplet]) -> list[Triplet]:
+    by_archive: dict[int, list[Triplet]] = defaultdict(list)
+    for triplet in triplets:
+        by_archive[members.archive_number(triplet.composite)].append(triplet)
+    chosen = []
+    for found in by_archive.values():
+        # spread over the archive and off any period that its numbering may have
+        step = max(1, len(found) // PER_ARCHIVE)
+        part = found[::step][:PER_ARCHIVE]
+        chosen += [found[(at * step + _jitter(t, step)) % len(found)] for at, t in enumerate(part)]
+    return list(dict.fromkeys(chosen))
+
+
+def _jitter(triplet: Triplet, step: int) -> int:
+    return hashlib.blake2b(triplet.key.encode(), digest_size=2).digest()[0] % step
+
+
+def _common_size(members: Members, triplets: Sequence[Triplet]) -> tuple[int, int]:
+    """The larger one on a tie."""
+    sizes: Counter[tuple[int, int]] = Counter()
+    for triplet in triplets:
+        try:
+            header = read_header(members.read(triplet.composite))
+        except (MemberError, ImageError):
+            continue
+        sizes[header.height, header.width] += 1
+    if not sizes:
+        first = members.describe(triplets[0].composite)
+        msg = f"none of the composites tried is an image ({first} and others); check the source"
+        raise ShardError(msg)
+    return max(sizes, key=lambda size: (sizes[size], size))
+
+
+def _open(members: Members, triplet: Triplet, size: tuple[int, int]) -> _Seen | None:
+    try:
+        composite = _pixels(members, triplet.composite, size, 3)
+        mask = _pixels(members, triplet.mask, size, 1)
+    except (MemberError, ImageError):
+        return None  # the conversion meets it again and rejects it by name
+    return _Seen(triplet, composite, mask)
+
+
+def _pixels(members: Members, number: int, size: tuple[int, int], channels: int) -> Pixels:
+    data = members.read(number)
+    header = read_header(data)
+    check_size(header, size)
+    return decode(data, header, channels)
+
+
+def _storage(members: Members, triplets: Sequence[Triplet], depth: DepthFormat) -> DepthStorage:
+    storage = DepthStorage(encoding=depth.encoding, frame=None)
+    if not storage.is_picture:
+        return storage
+    figures = []
+    for triplet in triplets:
+        try:
+            data = members.read(triplet.depth)
+            figures.append(decode(data, read_header(data), 3))
+        except (MemberError, ImageError):
+            continue
+    shapes = Counter(figure.shape for figure in figures)
+    if not shapes:
+        first = members.describe(triplets[0].depth)
+        msg = f"none of the depth figures tried is an image ({first}); check the source"
+        raise ShardError(msg)
+    common = shapes.most_common(1)[0][0]
+    frame = find_frame([figure for figure in figures if figure.shape == common])
+    return replace(storage, frame=frame)
+
+
+def _check_pairs(
+    members: Members,
+    seen: Sequence[_Seen],
+    backgrounds: Mapping[str, int],
+    size: tuple[int, int],
+) -> None:
+    scenes: dict[str, Pixels | None] = {}
+    by_archive: dict[str, _Evidence] = defaultdict(_Evidence)
+    for found in seen:
+        name = found.triplet.background
+        if name is None or name not in backgrounds:
+            continue
+        if name not in scenes:
+            try:
+                scenes[name] = _pixels(members, backgrounds[name], size, 3)
+            except (MemberError, ImageError):
+                scenes[name] = None
+        scene = scenes[name]
+        if scene is None:
+            continue
+        archive = members.archives[members.archive_number(found.triplet.composite)].name
+        _weigh(by_archive[archive], found, scene)
+    for archive, evidence in by_archive.items():
+        doubtful = [
+            strayed > MAX_STRAYED or overlap < MIN_OVERLAP
+            for strayed, overlap in zip(evidence.strayed, evidence.overlap, strict=True)
+        ]
+        if np.mean(doubtful) > MAX_DOUBTFUL:
+            raise _mispaired(members, archive, evidence, backgrounds)
+
+
+def _weigh(evidence: _Evidence, found: _Seen, scene: Pixels) -> None:
+    difference = np.abs(found.composite.astype(np.int16) - scene).max(axis=2)
+    moved, covered = difference > MOVED_LEVELS, found.mask[..., 0] >= 128
+    outside = max(1, int((~covered).sum()))
+    evidence.strayed.append(float((moved & ~covered).sum()) / outside)
+    union = max(1, int((moved | covered).sum()))
+    evidence.overlap.append(float((moved & covered).sum()) / union)
+    evidence.triplets.append(found.triplet)
+
+
+def _mispaired(
+    members: Members, archive: str, evidence: _Evidence, backgrounds: Mapping[str, int]
+) -> ShardError:
+    worst = np.argsort(evidence.overlap)[:3]
+    examples = "; ".join(
+        f"{members[triplet.composite].name} with {members[triplet.mask].name} and "
+        f"{members[backgrounds[triplet.background or '']].name}"
+        for triplet in (evidence.triplets[int(at)] for at in worst)
+    )
+    return ShardError(
+        f"{archive}: images do not belong together as the names pair them: composite and background"
+        f" differ on {np.median(evidence.strayed):.0%} of what the mask leaves open, and the mask"
+        f" covers {np.median(evidence.overlap):.0%} of what differs (medians of"
+        f" {len(evidence.triplets)}), such as {examples}; check the layout or the label file, or"
+        " accept it with --no-pairing-check"
+    )
+
+
+def _detect(
+    members: Members,
+    seen: Sequence[_Seen],
+    depth: DepthFormat,
+    storage: DepthStorage,
+    size: tuple[int, int],
+) -> DepthFormat:
+    """Polarity: an object is nearer than what it covers. Scaling: stretched maps use all levels."""
+    nearer_is_darker, stretched = [], []
+    for found in seen:
+        try:
+            data = members.read(found.triplet.depth)
+            header = read_header(data)
+            if fit_as_is("depth", header, storage):
+                check_size(header, size)
+                pixels = decode(data, header, 1)
+            else:
+                pixels = repaired("depth", data, header, storage, size)
+        except (MemberError, ImageError):
+            continue
+        low, high = _STRETCHED_ENDS
+        stretched.append(pixels.min() <= low and pixels.max() >= high)
+        object_, around = _object_and_around(found.mask[..., 0] >= 128)
+        if object_.any() and around.any():
+            nearer_is_darker.append(pixels[..., 0][object_].mean() < pixels[..., 0][around].mean())
+    if stretched:
+        is_stretched = np.mean(stretched) >= _SHARE_STRETCHED
+        depth = replace(depth, scaling="stretched" if is_stretched else "absolute")
+    if len(nearer_is_darker) >= 8:
+        share = np.mean(nearer_is_darker)
+        if max(share, 1 - share) >= 0.75:  # otherwise objects do not tell, and the layout does
+            depth = replace(depth, polarity="near-dark" if share > 0.5 else "near-bright")
+    return depth
+
+
+def _object_and_around(covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The object's upper half, and what surrounds that: at its foot it is as near as the ground."""
+    rows = np.flatnonzero(covered.any(axis=1))
+    upper = np.zeros_like(covered)
+    if len(rows):
+        upper[: (rows[0] + rows[-1]) // 2] = True
+    grown = covered.copy()
+    for shift in (-6, 6):
+        grown |= np.roll(covered, shift, axis=0) | np.roll(covered, shift, axis=1)
+    return covered & upper, grown & ~covered & upper

@@ -660,7 +660,7 @@ def _train(
         if needs_background(network) and not loader.manifest.backgrounds:
             msg = (
                 f"{data} has no backgrounds, and network {network.name!r} compares with them; "
-                "convert again with the backgrounds among the sources"
+                "convert again with them among the sources, or with --backgrounds estimate"
             )
             raise LoaderError(msg)
         torch.manual_seed(config.seed)

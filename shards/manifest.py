@@ -153,7 +153,8 @@ def read_manifest(set_path: Path) -> Manifest:
         msg = f"{set_path} is no folder; make a set there with `maskdepth convert SOURCE --out SET`"
         raise ShardError(msg)
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        loaded = json.loads(text)
     except FileNotFoundError:
         msg = (
             f"{set_path} has no {NAME}, so it is no finished set; "
@@ -176,6 +177,8 @@ def read_manifest(set_path: Path) -> Manifest:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     if loaded.get("sha256") != manifest.fingerprint:
         raise _damaged(path, "its own SHA-256 does not match its text")
+    if text != manifest.text():
+        raise _damaged(path, "it is not written as this program writes it")
     return manifest
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
-from shards.archive import Archive, Member
+from shards.archive import Archive, Member, MemberError
 
 _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
@@ -126,11 +126,18 @@ def first_of(members: Members, numbers: Iterable[int]) -> tuple[int, list[int], 
     """Choose among members of one name.
 
     Returns:
-        The first of them, the others, and whether all hold the same bytes as far as listed.
+        The first of them, the others, and whether all hold the same bytes.
     """
     first, *others = numbers
-    same = all(
-        members[other].size == members[first].size and members[other].crc == members[first].crc
-        for other in others
-    )
-    return first, others, same
+    return first, others, all(_same_bytes(members, first, other) for other in others)
+
+
+def _same_bytes(members: Members, one: int, other: int) -> bool:
+    if members[one].size != members[other].size:
+        return False
+    if members[one].crc >= 0 and members[other].crc >= 0:
+        return members[one].crc == members[other].crc
+    try:  # a loose file has no CRC to compare
+        return members.read(one) == members.read(other)
+    except MemberError:
+        return False

@@ -111,7 +111,7 @@ def _changed_member(tar: bytes, row: np.void) -> str | None:
     for part, offset, size, crc in zip(PARTS, *_columns(row), strict=True):
         name = _member_name(tar, offset)
         expected = {f"{key}.{COMPONENTS[part]}.{kind}" for kind in ("jpg", "png")}
-        if name not in expected or tar[offset - BLOCK : offset] != header(name, size):
+        if name not in expected or not _is_header(tar[offset - BLOCK : offset], name, size):
             return f"the header of the {part}"
         if zlib.crc32(tar[offset : offset + size]) != crc:
             return f"the {part}"
@@ -121,12 +121,19 @@ def _changed_member(tar: bytes, row: np.void) -> str | None:
         end += -size % BLOCK
     size = int(row["json_size"])
     start = end + BLOCK
-    if tar[end:start] != header(f"{key}.json", size):
+    if not _is_header(tar[end:start], f"{key}.json", size):
         return "the header of KEY.json"
     if zlib.crc32(tar[start : start + size]) != int(row["json_crc"]):
         return "KEY.json"
     padding = tar[start + size : start + size + -size % BLOCK]
     return "the padding of KEY.json" if any(padding) else None
+
+
+def _is_header(block: bytes, name: str, size: int) -> bool:
+    try:
+        return block == header(name, size)
+    except ShardError:  # where headers were hit, the name may be none that we write
+        return False
 
 
 def _columns(row: np.void) -> tuple[list[int], list[int], list[int]]:

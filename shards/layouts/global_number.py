@@ -19,6 +19,7 @@ from collections.abc import Iterator
 
 from shards.layouts.matching import (
     AUXILIARY,
+    IMAGES,
     Facts,
     LayoutOptions,
     Named,
@@ -102,26 +103,42 @@ def _number(key: str) -> int:
 
 
 def _backgrounds_by_position(members: Members, by_role: Sorted) -> dict[str, str]:
-    """Composite number to background: equal runs inside each set."""
+    """Composite key to background: equal runs inside each set.
+
+    A set reaches from its lowest to its highest number; a mask or depth map alone also tells.
+    """
     ids = list(by_role.found.backgrounds)
     if not ids:
         return {}
-    sets: dict[str, list[int]] = defaultdict(list)
-    for key, number in by_role.single["composite"].items():
-        sets[_set_of(members, number)].append(_number(key))
-    # a set may lack members at its ends; the longest one tells how many a whole one has
-    count = max(max(numbers) - min(numbers) + 1 for numbers in sets.values())
-    run = -(-count // len(ids))
+    sets: dict[str, set[int]] = defaultdict(set)
+    for role in IMAGES:
+        for key, number in by_role.single[role].items():
+            sets[_set_of(members, number)].add(_number(key))
+    longest = max(max(numbers) - min(numbers) + 1 for numbers in sets.values())
     found = {}
     for numbers in sets.values():
-        first = (min(numbers) - 1) // count * count + 1
+        first, run = _runs(min(numbers), max(numbers), len(ids), longest)
         for number in numbers:
             position = min((number - first) // run, len(ids) - 1)
             found[_key(str(number))] = ids[position]
     return found
 
 
+def _runs(low: int, high: int, num_backgrounds: int, longest: int) -> tuple[int, int]:
+    """First number of a set and how many of its numbers share a background.
+
+    A set that does not divide evenly has lost members at an end: then the longest set tells where
+    it began, if that one is whole.
+    """
+    count = high - low + 1
+    first = (low - 1) // longest * longest + 1
+    fits = high < first + longest and longest % num_backgrounds == 0
+    if count % num_backgrounds and fits:
+        return first, longest // num_backgrounds
+    return low, -(-count // num_backgrounds)
+
+
 def _set_of(members: Members, number: int) -> str:
-    """The archive and the folder above `Fg-Bg`: `data_part1.zip`, `data_1`."""
-    root = members[number].name.rpartition("/Fg-Bg/")[0]
+    """The archive and the folder above the kinds of image: `data_part1.zip`, `data_1`."""
+    root = members[number].name.rpartition("/")[0].rpartition("/")[0]
     return f"{members.archive_number(number)}/{root}"

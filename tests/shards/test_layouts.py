@@ -84,15 +84,32 @@ def test_global_number_without_labels_counts_inside_each_set(tmp_path: Path) -> 
         assert mirrored == (number % 2 == 0)
 
 
-def test_global_number_by_position_survives_a_gap_at_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["whole triplets", "composites"])
+def test_global_number_by_position_survives_a_gap_at_the_start(tmp_path: Path, lost: str) -> None:
+    second = [name for number in range(9, 17) for name in numbered("data_2", number)]
+    gone = numbered("data_2", 9) if lost == "whole triplets" else [numbered("data_2", 9)[0]]
     archives: dict[str, Iterable[str]] = {
         "1.zip": [name for number in range(1, 9) for name in numbered("data_1", number)],
-        "2.zip": [name for number in range(11, 17) for name in numbered("data_2", number)],
+        "2.zip": [name for name in second if name not in gone],
         "Background": ["bg1.jpg", "bg2.jpg"],
     }
     _, members, match = read(tmp_path, archives)
     found = paired(members, match)
-    assert [found[f"fg-bg{number}"][3] for number in range(11, 17)] == ["bg1"] * 2 + ["bg2"] * 4
+    expected = ["bg1"] * 3 + ["bg2"] * 4
+    assert [found[f"fg-bg{number}"][3] for number in range(10, 17)] == expected
+
+
+def test_global_number_sets_may_differ_in_length(tmp_path: Path) -> None:
+    archives: dict[str, Iterable[str]] = {
+        "1.zip": [name for number in range(1, 9) for name in numbered("data_1", number)],
+        "2.zip": [name for number in range(9, 13) for name in numbered("data_2", number)],
+        "Background": ["bg1.jpg", "bg2.jpg"],
+    }
+    _, members, match = read(tmp_path, archives)
+    found = paired(members, match)
+    assert [found[f"fg-bg{n}"][3] for n in range(1, 13)] == [
+        *["bg1"] * 4, *["bg2"] * 4, *["bg1"] * 2, *["bg2"] * 2
+    ]  # fmt: skip
 
 
 def test_global_numbers_labels_overrule_positions(tmp_path: Path) -> None:
@@ -247,3 +264,27 @@ def test_a_source_that_fits_two_layouts_is_not_guessed(tmp_path: Path) -> None:
     names = [*numbered("data_1", 1), *flip_names("2_bg_1_fg")]
     with pytest.raises(ShardError, match=r"fit several layouts \(global-number, numbered-flip\)"):
         read(tmp_path, {"a.zip": names})
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_copies_are_compared_by_content_wherever_they_lie(tmp_path: Path, zipped: bool) -> None:
+    """A loose file has no CRC in a directory: its bytes are read."""
+    stems = ["bg_001_fg_002_003", "bg_001_fg_003_001", "bg_001_fg_004_001"]
+    archives = {
+        (f"{n}.zip" if zipped or n == 0 else f"unpacked{n}"): [
+            f"T{n}/BG_FG/{stem}.jpeg",
+            f"T{n}/BG_FG Masks/{stem}.jpeg",
+            f"T{n}/DepthMaps/{stem}_depth_map_1.jpeg",
+            f"T{n}/BG/bg001.jpg",
+        ]
+        for n, stem in enumerate(stems)
+    }
+    same = {names[3]: "one image" for names in archives.values()}
+    _, _, match = read(tmp_path, archives, contents=same)
+    assert (len(match.backgrounds), len(match.debris), match.rejected) == (1, 2, [])
+    other = tmp_path / "other"
+    other.mkdir()
+    differing = same | {"T2/BG/bg001.jpg": "two image"}
+    _, _, match = read(other, archives, contents=differing)
+    assert len(match.backgrounds) == 0
+    assert [len(rejection.members) for rejection in match.rejected] == [3]

@@ -8,7 +8,7 @@ what a user can repair is one line on stderr and exit status 2.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from models.predict import Decode, Predictor
     from models.training.evaluate import SetFacts
     from pipeline.loader import Loader, LoaderConfig
-    from shards.convert import DryRun
-    from shards.manifest import ChannelStatistics, Manifest
+    from shards.manifest import Manifest
 
 REPAIRABLE = (ShardError, LoaderError, CheckpointError, TrainingError)
 BAD_NEWS, USER_ERROR, INTERRUPTED = 1, 2, 130
@@ -191,9 +190,12 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Turn zips into a shard set; killed and run again, it goes on where it stopped."""
+    from dataclasses import asdict
+
     from shards.convert import convert as run
     from shards.convert import dry_run as look
     from shards.options import ConvertConfig
+    from shards.summary import describe_dry_run
 
     config = _build(
         ConvertConfig,
@@ -218,7 +220,11 @@ def convert(
         processes=processes,
     )
     if dry_run:
-        _print_dry_run(look(config), as_json=as_json)
+        found = look(config)
+        if as_json:
+            _print_json(asdict(found))
+        else:
+            _print_lines(describe_dry_run(found))
         return
     with _progress("convert", "samples") as show:
         report = run(config, show)
@@ -273,8 +279,13 @@ def inspect(
 ) -> None:
     """Show what a set holds: counts, splits, sizes, statistics."""
     from shards.manifest import read_manifest
+    from shards.summary import describe_statistics
 
-    _print_set(path, read_manifest(path), as_json=as_json, statistics=True)
+    manifest = read_manifest(path)
+    _print_set(path, manifest, as_json=as_json)
+    if not as_json:
+        print()
+        _print_lines(describe_statistics(manifest.statistics, manifest.statistics_samples))
     if panel is not None:
         _draw_samples(path, panel)
         if not as_json:
@@ -294,6 +305,7 @@ def stats(
 
     from shards.chart import Histogram, draw_histograms
     from shards.manifest import read_manifest
+    from shards.summary import describe_statistics
     from shards.survey import differences, survey
 
     manifest = read_manifest(path)
@@ -316,7 +328,7 @@ def stats(
             "differences": faults,
         })  # fmt: skip
     else:
-        _print_statistics(found.statistics, found.samples)
+        _print_lines(describe_statistics(found.statistics, found.samples))
         for fault in faults:
             print(f"differs from the manifest: {fault}")
         print(f"the manifest {'disagrees' if faults else 'agrees'}")
@@ -772,78 +784,20 @@ def _draw_samples(path: Path, picture: Path) -> None:
     image.save(picture)
 
 
-def _print_dry_run(found: "DryRun", *, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    if as_json:
-        _print_json(asdict(found))
-        return
-    samples = ", ".join(f"{count:,} {split}" for split, count in found.samples.items() if count)
-    print(f"would write  {sum(found.samples.values()):,} samples ({samples})")
-    print(f"files        {found.shards} shards, about {found.bytes:,} bytes")
-    print(f"layout       {found.layout}; {found.backgrounds} backgrounds, "
-          f"{found.missing_backgrounds} missing")  # fmt: skip
-    _print_split(found.split)
-    _print_accounting(found.accounting)
-    for line in found.rejected[:5]:
-        print(f"rejected     {line['member']}: {line['reason']}")
-    if len(found.rejected) > 5:
-        print(f"             and {len(found.rejected) - 5} more")
-
-
-def _print_split(split: Mapping[str, Any]) -> None:
-    held_out = [*split["held_out_foregrounds"], *split["held_out_backgrounds"]]
-    shown = ", ".join(held_out[:8]) + (", ..." if len(held_out) > 8 else "")
-    print(f"split        by {split['rule']}{f', held out: {shown}' if shown else ''}")
-    if split["note"]:
-        print(f"             {split['note']}")
-
-
-def _print_accounting(accounting: Mapping[str, int]) -> None:
-    from shards.manifest import FATES
-
-    told = " + ".join(f"{accounting[fate]:,} {fate.replace('_', ' ')}" for fate in FATES)
-    print(f"members      {accounting['members']:,} = {told}")
-
-
-def _print_set(
-    path: Path, manifest: "Manifest", *, as_json: bool, statistics: bool = False
-) -> None:
+def _print_set(path: Path, manifest: "Manifest", *, as_json: bool) -> None:
     from shards.plan import SPLITS
+    from shards.summary import describe_set
 
-    splits = {split: manifest.num_samples(split) for split in SPLITS}
-    size_bytes = sum(record.bytes for record in manifest.files.values())
     if as_json:
-        _print_json({**json.loads(manifest.text()), "samples": splits, "bytes": size_bytes})
-        return
-    height, width = manifest.image_size
-    samples = ", ".join(f"{count:,} {split}" for split, count in splits.items() if count)
-    print(f"set          {path}: {sum(splits.values()):,} samples ({samples})")
-    print(f"files        {len(manifest.shards)} shards, {size_bytes:,} bytes")
-    print(f"images       {width} x {height} px, {len(manifest.backgrounds)} backgrounds, "
-          f"{len(manifest.foregrounds)} foregrounds")  # fmt: skip
-    depth = manifest.depth
-    stored = "" if depth["encoding"] == "grey" else f", from {depth['encoding']} pictures"
-    print(f"layout       {manifest.layout}; depth {depth['polarity']}, "
-          f"{depth['scaling']}{stored}")  # fmt: skip
-    if estimated := manifest.estimated_backgrounds:
-        print(f"             {len(estimated)} backgrounds estimated from composites")
-    for part, count in manifest.repaired.items():
-        if count:
-            print(f"repaired     {count:,} {part} images, stored as grey PNG")
-    _print_split(manifest.split)
-    _print_accounting(manifest.accounting)
-    if statistics:
-        print()
-        _print_statistics(manifest.statistics, manifest.statistics_samples)
+        samples = {split: manifest.num_samples(split) for split in SPLITS}
+        size_bytes = sum(record.bytes for record in manifest.files.values())
+        _print_json({**json.loads(manifest.text()), "samples": samples, "bytes": size_bytes})
+    else:
+        _print_lines(describe_set(path, manifest))
 
 
-def _print_statistics(statistics: Mapping[str, "ChannelStatistics"], samples: int) -> None:
-    print(f"{'part':<13}{'mean (RGB or grey, of 1)':<30}std   over {samples:,} samples")
-    for part, found in sorted(statistics.items()):
-        means, stds = ("  ".join(f"{value:.4f}" for value in values)
-                       for values in (found.mean, found.std))  # fmt: skip
-        print(f"{part:<13}{means:<30}{stds}")
+def _print_lines(lines: Iterable[str]) -> None:
+    print("\n".join(lines))
 
 
 def _print_scores(scores: Mapping[str, float]) -> None:

@@ -356,8 +356,8 @@ def train(
     ] = None,
     mask_weight: Annotated[float | None, typer.Option(help="(default: 1.0)")] = None,
     depth_weight: Annotated[float | None, typer.Option(help="(default: 1.0)")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate. (default: 0.001)")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="(default: 0.01)")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. (default: 0.004)")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="(default: 0.05)")] = None,
     clip_norm: Annotated[
         float | None, typer.Option(help="Gradient norm; 0: none. (default: 1.0)")
     ] = None,

@@ -15,6 +15,9 @@ Pixels = npt.NDArray[np.uint8]
 _ROWS_EXACT = 256
 """255**2 * 256 < 2**24: up to so many rows a float32 sum of squares is an exact integer."""
 
+_IMAGES_EXACT = 257
+"""255 * 257 < 2**16: so many images fit a 16-bit sum."""
+
 
 class Moments:
     """Count, sum and sum of squares per channel of uint8 images."""
@@ -82,17 +85,33 @@ class MeanImage:
 
     def __init__(self, height: int, width: int) -> None:
         self.images = 0
-        self.total = np.zeros((height, width), dtype=np.int64)
+        self._total = np.zeros((height, width), dtype=np.int64)
+        self._recent = np.zeros((height, width), dtype=np.uint16)
+        self._num_recent = 0
+
+    @property
+    def total(self) -> npt.NDArray[np.int64]:
+        """The (H, W) sum."""
+        self._settle()
+        return self._total
 
     def add(self, image_HW1: Pixels) -> None:
-        """Count an (H, W, 1) image in."""
+        """Count an (H, W, 1) image in: 4 us for 224 px in 16 bits, 14 in 64."""
+        if self._num_recent == _IMAGES_EXACT:
+            self._settle()
         self.images += 1
-        np.add(self.total, image_HW1[..., 0], out=self.total)
+        self._num_recent += 1
+        np.add(self._recent, image_HW1[..., 0], out=self._recent)
 
     def merge(self, images: int, total: npt.NDArray[np.int64]) -> None:
         """Count in what another one counted."""
         self.images += images
-        self.total += total
+        self._total += total
+
+    def _settle(self) -> None:
+        self._total += self._recent
+        self._recent.fill(0)
+        self._num_recent = 0
 
     def png_base64(self, longest_px: int = 64) -> str:
         """The mean as a small grey PNG, base64; an empty image is black."""

@@ -20,6 +20,9 @@ MAX_NAME_BYTES = 99
 _RECORD = 20 * BLOCK  # GNU tar's blocking factor, so that every reader sees a regular end
 _MAX_SIZE = 8**11 - 1
 _ZEROS = bytes(_RECORD)
+_PADDING = [bytes(size) for size in range(BLOCK)]
+_PENDING_BYTES = 1 << 20
+"""Written and hashed at once: a hash and a write for every member would take a fifth of copying."""
 
 _PREFIX_FIELDS = b"0000644\x000000000\x000000000\x00"  # mode, uid, gid
 _TIME = b"00000000000\x00"
@@ -53,26 +56,36 @@ class TarWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb", buffering=1 << 20)
+        self._file: BinaryIO = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
+        self._pending: list[bytes] = []
+        self._written = 0
         self.size_bytes = 0
 
     def add(self, name: str, content: bytes) -> int:
         """Append a member; returns the offset of its first byte."""
+        size = len(content)
+        padding = -size % BLOCK
+        self._pending += (header(name, size), content, _PADDING[padding])
         offset = self.size_bytes + BLOCK
-        padding = -len(content) % BLOCK
-        self._put(b"".join((header(name, len(content)), content, _ZEROS[:padding])))
+        self.size_bytes = offset + size + padding
+        if self.size_bytes - self._written >= _PENDING_BYTES:
+            self._flush()
         return offset
 
     @property
     def sha256(self) -> str:
-        """Of everything written so far."""
+        """Of everything added so far."""
+        self._flush()
         return self._hash.hexdigest()
 
-    def _put(self, data: bytes) -> None:
+    def _flush(self) -> None:
+        data = memoryview(b"".join(self._pending))
+        self._pending.clear()
         self._hash.update(data)
-        self._file.write(data)
-        self.size_bytes += len(data)
+        self._written += len(data)
+        while data:
+            data = data[self._file.write(data) :]
 
     def __enter__(self) -> Self:
         return self
@@ -86,9 +99,9 @@ class TarWriter:
         with self._file:
             if kind is None:
                 end = self.size_bytes + 2 * BLOCK
-                self._put(_ZEROS[: 2 * BLOCK])
-                self._put(_ZEROS[: -end % _RECORD])
-                self._file.flush()
+                self._pending.append(_ZEROS[: 2 * BLOCK] + _ZEROS[: -end % _RECORD])
+                self.size_bytes = end + -end % _RECORD
+                self._flush()
                 os.fsync(self._file.fileno())
 
 

@@ -15,6 +15,8 @@ from shards.archive import Archive, Member, MemberError
 
 _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
 class Triplet(NamedTuple):
@@ -65,8 +67,7 @@ class Members:
         return self._starts[-1]
 
     def __getitem__(self, number: int) -> Member:
-        archive = self.archive_number(number)
-        return self.archives[archive].members[number - self._starts[archive]]
+        return self.locate(number)[1]
 
     def __iter__(self) -> Iterator[Member]:
         for archive in self.archives:
@@ -76,9 +77,15 @@ class Members:
         """Which archive holds a member."""
         return bisect_right(self._starts, number) - 1
 
+    def locate(self, number: int) -> tuple[int, Member]:
+        """A member, and which archive holds it."""
+        archive = bisect_right(self._starts, number) - 1
+        return archive, self.archives[archive].members[number - self._starts[archive]]
+
     def read(self, number: int) -> bytes:
         """The member's checked content."""
-        return self.archives[self.archive_number(number)].read(self[number])
+        archive, member = self.locate(number)
+        return self.archives[archive].read(member)
 
     def describe(self, number: int) -> str:
         """The member as a person would look for it: `archive: name`."""
@@ -97,12 +104,12 @@ def safe_key(stem: str) -> str:
 
 def is_debris(name: str) -> bool:
     """Whether a member is litter of an operating system, or a folder's own entry."""
-    parts = name.split("/")
+    file = name.rpartition("/")[2]
     return (
-        name.endswith("/")
-        or parts[-1] in {".DS_Store", "Thumbs.db", "desktop.ini"}
-        or parts[-1].startswith("._")
-        or "__MACOSX" in parts
+        not file
+        or file in _LITTER
+        or file.startswith("._")
+        or ("__MACOSX" in name and "__MACOSX" in name.split("/"))
     )
 
 
@@ -110,9 +117,9 @@ def is_unsafe(name: str) -> bool:
     """Whether a name tries to leave the archive, or hides something: never a triplet's name."""
     return (
         name.startswith(("/", "\\"))
-        or ".." in name.replace("\\", "/").split("/")
-        or (len(name) > 1 and name[1] == ":")
-        or any(ord(char) < 32 for char in name)
+        or (".." in name and ".." in name.replace("\\", "/").split("/"))
+        or name[1:2] == ":"
+        or _CONTROL.search(name) is not None
     )
 
 

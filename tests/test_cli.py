@@ -210,7 +210,7 @@ def test_the_wrong_input_is_named_in_one_line_with_the_next_action(
         (("train", "--data", cut, "--out", out), "train-000001.tar is"),
         (("verify", tmp_path / "nowhere"), "is no folder; make a set there"),
         ((*again, "--width", "m"), "holds another network (network.width: 's' there, 'm' here)"),
-        ((*again, "--lr", "0.5"), "train.optimizer.lr: 0.001 there, 0.5 here"),
+        ((*again, "--lr", "0.5"), "train.optimizer.lr: 0.004 there, 0.5 here"),
         ((*train, "--stages", "64"), "64"),
         ((*train, "--stages", "50:1"), "multiple of 32"),
         ((*train, "--width", "xxl"), "has no width 'xxl'; it has: s, m, l"),

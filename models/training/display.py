@@ -13,6 +13,7 @@ from models.training.plan import PlannedStage, RunPlan
 from models.training.tracking import Record
 
 PLAIN_EVERY_S = 30.0
+FEW_STEPS = 300
 
 _HEADER = (
     "stage   size   epoch       step  mask IoU (free)  Dice    depth RMSE (free)  MAE     d<1.25"
@@ -43,6 +44,14 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def began(self) -> None:
+        """Warn of a run too short to learn much: batches of the default size on a small set."""
+        if self._plan.num_steps < FEW_STEPS:
+            self.say(
+                f"only {self._plan.num_steps} steps in all, of {self._plan.stages[0].batch_size} "
+                "samples; a smaller --batch-size or more epochs in --stages learn more"
+            )
 
     def advance(self, step: int) -> None:
         """Move the bar."""

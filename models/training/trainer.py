@@ -104,6 +104,7 @@ class Trainer:
         )
         self.display = Display(self.plan)
         with self.stop, self.tracker, self.display:
+            self.display.began()
             for stage in self.plan.stages:
                 if stage.last_step > self.progress.validated_step:
                     self.train_stage(stage)

@@ -329,7 +329,8 @@ def test_the_average_of_one_weight_is_what_the_formula_says():
 
 
 def test_norms_and_biases_do_not_decay(make_trainer):
-    groups = make_trainer().learner.optimizer.param_groups
+    config = OptimizerConfig(weight_decay=0.01)
+    groups = make_trainer(optimizer=config).learner.optimizer.param_groups
     assert [
         (group["weight_decay"], {weight.ndim for weight in group["params"]}) for group in groups
     ] == [(0.01, {4}), (0.0, {1})]

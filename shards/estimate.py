@@ -12,6 +12,9 @@ from shards.triplet import Members, Triplet
 COMPOSITES = 25
 """So many composites of a background enter its estimate: enough for objects to move aside."""
 
+MAX_BYTES = 256 << 20
+"""Of composites held at once; large images make do with fewer of them."""
+
 _MASKED = np.uint16(1 << 15)
 _MASK_LEVEL = 8
 """Above it a mask's pixel counts as covered: JPEG leaves ringing around an object."""
@@ -29,9 +32,10 @@ def estimate_background(
         triplets: Composites of one background, in any order that is always the same.
         size: Height and width of the composites.
     """
-    step = max(1, len(triplets) // COMPOSITES)
+    count = max(3, min(COMPOSITES, MAX_BYTES // (6 * size[0] * size[1])))
+    step = max(1, len(triplets) // count)
     levels: list[np.ndarray[tuple[int, ...], np.dtype[np.uint16]]] = []
-    for triplet in triplets[::step][:COMPOSITES]:
+    for triplet in triplets[::step][:count]:
         try:
             composite = _pixels(members, triplet.composite, size, 3)
             mask = _pixels(members, triplet.mask, size, 1)

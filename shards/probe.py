@@ -18,7 +18,7 @@ from shards.colormap import find_frame
 from shards.error import ShardError
 from shards.imagery import ImageError, Pixels, check_size, decode, read_header
 from shards.layouts.depth import DepthFormat
-from shards.repair import DepthStorage, fit_as_is, repaired
+from shards.repair import MAX_FIGURE_PX, DepthStorage, fit_as_is, repaired
 from shards.triplet import Members, Triplet
 
 PER_ARCHIVE = 24
@@ -39,6 +39,10 @@ MAX_DOUBTFUL = 0.15
 
 _STRETCHED_ENDS = (8, 247)
 _SHARE_STRETCHED = 0.9
+_LEAST_OBJECTS = 8
+_SHARE_AGREEING = 0.75
+_FIGURES = 12
+"""So many figures are enough to find their frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,13 +94,17 @@ def probe(
     """
     chosen = _choose(members, triplets)
     size = _common_size(members, chosen)
-    seen = [found for triplet in chosen if (found := _open(members, triplet, size)) is not None]
     storage = _storage(members, chosen, depth)
+    pairs = _Pairs(members, backgrounds, size)
+    signs = _DepthSigns(members, storage, size)
+    for triplet in chosen:  # one at a time: images may be large and archives many
+        found = _open(members, triplet, size)
+        if found is not None:
+            pairs.weigh(found)
+            signs.read(found)
     if check_pairs:
-        _check_pairs(members, seen, backgrounds, size)
-    return Findings(
-        image_size=size, depth=_detect(members, seen, depth, storage, size), storage=storage
-    )
+        pairs.judge()
+    return Findings(image_size=size, depth=signs.applied_to(depth), storage=storage)
 
 
 def _choose(members: Members, triplets: Sequence[Triplet]) -> list[Triplet]:
@@ -152,52 +160,63 @@ def _storage(members: Members, triplets: Sequence[Triplet], depth: DepthFormat) 
     storage = DepthStorage(encoding=depth.encoding, frame=None)
     if not storage.is_picture:
         return storage
-    figures = []
+    by_size: dict[tuple[int, int], list[bytes]] = defaultdict(list)
     for triplet in triplets:
         try:
             data = members.read(triplet.depth)
-            figures.append(decode(data, read_header(data), 3))
+            header = read_header(data)
         except (MemberError, ImageError):
             continue
-    shapes = Counter(figure.shape for figure in figures)
-    if not shapes:
+        if max(header.height, header.width) <= MAX_FIGURE_PX:
+            by_size[header.height, header.width].append(data)
+    figures = []
+    common = max(by_size.values(), key=len, default=[])
+    for data in common[:: max(1, len(common) // _FIGURES)][:_FIGURES]:
+        try:
+            figures.append(decode(data, read_header(data), 3))
+        except ImageError:
+            continue
+    if not figures:
         first = members.describe(triplets[0].depth)
         msg = f"none of the depth figures tried is an image ({first}); check the source"
         raise ShardError(msg)
-    common = shapes.most_common(1)[0][0]
-    frame = find_frame([figure for figure in figures if figure.shape == common])
-    return replace(storage, frame=frame)
+    return replace(storage, frame=find_frame(figures))
 
 
-def _check_pairs(
-    members: Members,
-    seen: Sequence[_Seen],
-    backgrounds: Mapping[str, int],
-    size: tuple[int, int],
-) -> None:
-    scenes: dict[str, Pixels | None] = {}
-    by_archive: dict[str, _Evidence] = defaultdict(_Evidence)
-    for found in seen:
+class _Pairs:
+    """Whether composites, masks and backgrounds belong together, archive by archive."""
+
+    def __init__(
+        self, members: Members, backgrounds: Mapping[str, int], size: tuple[int, int]
+    ) -> None:
+        self._members, self._backgrounds, self._size = members, backgrounds, size
+        self._by_archive: dict[str, _Evidence] = defaultdict(_Evidence)
+
+    def weigh(self, found: _Seen) -> None:
+        """Count a triplet in, if its background can be read."""
         name = found.triplet.background
-        if name is None or name not in backgrounds:
-            continue
-        if name not in scenes:
-            try:
-                scenes[name] = _pixels(members, backgrounds[name], size, 3)
-            except (MemberError, ImageError):
-                scenes[name] = None
-        scene = scenes[name]
-        if scene is None:
-            continue
-        archive = members.archives[members.archive_number(found.triplet.composite)].name
-        _weigh(by_archive[archive], found, scene)
-    for archive, evidence in by_archive.items():
-        doubtful = [
-            strayed > MAX_STRAYED or overlap < MIN_OVERLAP
-            for strayed, overlap in zip(evidence.strayed, evidence.overlap, strict=True)
-        ]
-        if np.mean(doubtful) > MAX_DOUBTFUL:
-            raise _mispaired(members, archive, evidence, backgrounds)
+        if name is None or name not in self._backgrounds:
+            return
+        try:
+            scene = _pixels(self._members, self._backgrounds[name], self._size, 3)
+        except (MemberError, ImageError):
+            return  # rejected by name when the backgrounds are written
+        archive = self._members.archives[self._members.archive_number(found.triplet.composite)]
+        _weigh(self._by_archive[archive.name], found, scene)
+
+    def judge(self) -> None:
+        """Stop at the first archive with too many doubtful triplets.
+
+        Raises:
+            ShardError: There is one.
+        """
+        for archive, evidence in self._by_archive.items():
+            doubtful = [
+                strayed > MAX_STRAYED or overlap < MIN_OVERLAP
+                for strayed, overlap in zip(evidence.strayed, evidence.overlap, strict=True)
+            ]
+            if np.mean(doubtful) > MAX_DOUBTFUL:
+                raise _mispaired(self._members, archive, evidence, self._backgrounds)
 
 
 def _weigh(evidence: _Evidence, found: _Seen, scene: Pixels) -> None:
@@ -228,39 +247,45 @@ def _mispaired(
     )
 
 
-def _detect(
-    members: Members,
-    seen: Sequence[_Seen],
-    depth: DepthFormat,
-    storage: DepthStorage,
-    size: tuple[int, int],
-) -> DepthFormat:
-    """Polarity: an object is nearer than what it covers. Scaling: stretched maps use all levels."""
-    nearer_is_darker, stretched = [], []
-    for found in seen:
+class _DepthSigns:
+    """What depth values mean: an object is nearer than what it covers; stretched maps use all."""
+
+    def __init__(self, members: Members, storage: DepthStorage, size: tuple[int, int]) -> None:
+        self._members, self._storage, self._size = members, storage, size
+        self._nearer_is_darker: list[bool] = []
+        self._stretched: list[bool] = []
+
+    def read(self, found: _Seen) -> None:
+        """Count a triplet's depth map in, if it can be read."""
         try:
-            data = members.read(found.triplet.depth)
+            data = self._members.read(found.triplet.depth)
             header = read_header(data)
-            if fit_as_is("depth", header, storage):
-                check_size(header, size)
+            if fit_as_is("depth", header, self._storage):
+                check_size(header, self._size)
                 pixels = decode(data, header, 1)
             else:
-                pixels = repaired("depth", data, header, storage, size)
+                pixels = repaired("depth", data, header, self._storage, self._size)
         except (MemberError, ImageError):
-            continue
+            return
         low, high = _STRETCHED_ENDS
-        stretched.append(pixels.min() <= low and pixels.max() >= high)
-        object_, around = _object_and_around(found.mask[..., 0] >= 128)
-        if object_.any() and around.any():
-            nearer_is_darker.append(pixels[..., 0][object_].mean() < pixels[..., 0][around].mean())
-    if stretched:
-        is_stretched = np.mean(stretched) >= _SHARE_STRETCHED
-        depth = replace(depth, scaling="stretched" if is_stretched else "absolute")
-    if len(nearer_is_darker) >= 8:
-        share = np.mean(nearer_is_darker)
-        if max(share, 1 - share) >= 0.75:  # otherwise objects do not tell, and the layout does
-            depth = replace(depth, polarity="near-dark" if share > 0.5 else "near-bright")
-    return depth
+        self._stretched.append(bool(pixels.min() <= low and pixels.max() >= high))
+        inside, around = _object_and_around(found.mask[..., 0] >= 128)
+        if inside.any() and around.any():
+            levels = pixels[..., 0]
+            self._nearer_is_darker.append(bool(levels[inside].mean() < levels[around].mean()))
+
+    def applied_to(self, depth: DepthFormat) -> DepthFormat:
+        """The layout's word on depth, with what was seen in its place."""
+        if self._stretched:
+            stretched = np.mean(self._stretched) >= _SHARE_STRETCHED
+            depth = replace(depth, scaling="stretched" if stretched else "absolute")
+        if len(self._nearer_is_darker) >= _LEAST_OBJECTS:
+            share = float(np.mean(self._nearer_is_darker))
+            if (
+                max(share, 1 - share) >= _SHARE_AGREEING
+            ):  # else objects do not tell, the layout does
+                depth = replace(depth, polarity="near-dark" if share > 0.5 else "near-bright")
+        return depth
 
 
 def _object_and_around(covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from shards.colormap import Frame, Pixels, cut_out, invert
 from shards.imagery import Header, ImageError, check_size, decode
 from shards.statistics import encode_png
 
-MAX_FIGURE_PX = 4096
+MAX_FIGURE_PX = 2048
 _GREY_SPREAD = 24
 """Colour noise of a grey image that was saved as a colour JPEG: its channels differ by no more."""
 

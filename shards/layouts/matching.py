@@ -26,6 +26,8 @@ from shards.triplet import (
 
 IMAGES = ("composite", "mask", "depth")
 AUXILIARY = "auxiliary"
+MAX_LINE = 4096
+"""Characters of a label file's line: five paths; and an `int` of more digits would raise."""
 
 
 class Named(NamedTuple):
@@ -75,9 +77,12 @@ class Sorted(NamedTuple):
 def sees(
     members: Members, read: Callable[[str], Named | None], roles: Iterable[str] = IMAGES
 ) -> bool:
-    """Whether a layout's reading of the names finds every one of the roles."""
+    """Whether a layout's reading of the names finds every one of the roles.
+
+    Digits must not decide what a name's role is.
+    """
     wanted = set(roles)
-    for member in members:
+    for member in members.kinds:
         if (named := read(member.name)) is not None:
             wanted.discard(named.role)
             if not wanted:
@@ -120,22 +125,22 @@ def relate_equal_keys(members: Sorted, facts: Callable[[str], Facts]) -> list[Re
 def join(members: Sorted, relation: Iterable[Related]) -> Match:
     """Form the triplets of a relation; what it leaves over is rejected."""
     single, found = members
+    composites, masks, depths = (single[role] for role in IMAGES)
     claimed: set[int] = set()
     related: set[str] = set()
     for row in relation:
         if row.composite in related:
             continue  # two archives may each carry the whole relation
         related.add(row.composite)
-        numbers = {role: single[role].get(getattr(row, role)) for role in IMAGES}
-        present = tuple(number for number in numbers.values() if number is not None)
-        missing = [role for role, number in numbers.items() if number is None]
+        numbers = composites.get(row.composite), masks.get(row.mask), depths.get(row.depth)
+        present = tuple(number for number in numbers if number is not None)
         claimed.update(present)
-        if not missing:
+        if len(present) == len(IMAGES):
             composite, mask, depth = present
-            found.triplets.append(
-                Triplet(safe_key(row.composite), composite, mask, depth, *row.facts)
-            )
+            key = safe_key(row.composite)
+            found.triplets.append(Triplet(key, composite, mask, depth, *row.facts))
         elif present:
+            missing = [role for role, number in zip(IMAGES, numbers, strict=True) if number is None]
             reason = f"has no {' and no '.join(missing)}"
             found.rejected.append(Rejection(safe_key(row.composite), present, reason))
     for role in IMAGES:
@@ -160,6 +165,9 @@ def tab_separated(members: Members, files: Iterable[int], fields: int) -> Iterat
             msg = f"{members.describe(number)} cannot be read ({error}); {remedy}"
             raise ShardError(msg) from None
         for line_number, line in enumerate(text.splitlines(), start=1):
+            if len(line) > MAX_LINE:
+                msg = f"{members.describe(number)}, line {line_number} is too long; {remedy}"
+                raise ShardError(msg)
             row = [field.strip() for field in line.split("\t")]
             if row == [""]:
                 continue
@@ -175,6 +183,9 @@ def tab_separated(members: Members, files: Iterable[int], fields: int) -> Iterat
 def _single(members: Members, keys: dict[str, list[int]], found: Match) -> dict[str, int]:
     single = {}
     for key, numbers in keys.items():
+        if len(numbers) == 1:
+            single[key] = numbers[0]
+            continue
         first, others, same = first_of(members, numbers)
         if same:
             single[key] = first

@@ -1,9 +1,11 @@
 """Sets to stream, whole and damaged, and an independent reading of them."""
 
+import hashlib
 import io
 import shutil
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +14,12 @@ import pytest
 from PIL import Image
 
 from shards.index import Rows
-from shards.manifest import read_manifest
+from shards.manifest import FileRecord, read_manifest
 from shards.tar import read_members
 
 Reference = Callable[[int, int], npt.NDArray[np.uint8]]
 Spoil = Callable[..., Path]
+Reseal = Callable[[Path], None]
 
 
 def split_rows(set_path: Path, split: str) -> list[tuple[str, int, np.void]]:
@@ -53,7 +56,23 @@ def copied_set(small_set: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def spoil(copied_set: Path) -> Spoil:
+def reseal() -> Reseal:
+    """Makes a set's manifest vouch for the indices as they are now."""
+
+    def vouch(set_path: Path) -> None:
+        manifest = read_manifest(set_path)
+        files = dict(manifest.files)
+        for path in set_path.glob("*.npy"):
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            files[path.name] = FileRecord(bytes=len(content), sha256=digest)
+        (set_path / "manifest.json").write_text(replace(manifest, files=files).text())
+
+    return vouch
+
+
+@pytest.fixture
+def spoil(copied_set: Path, reseal: Reseal) -> Spoil:
     """Damages samples of the copied set: `spoil(numbers, part=, split=, hide=)`.
 
     `hide` makes the CRC fit the damage, so that only the decoder can find it.
@@ -75,6 +94,7 @@ def spoil(copied_set: Path) -> Spoil:
             else:
                 content[begin + size // 2] ^= 0x10
             tar.write_bytes(content)
+        reseal(copied_set)
         return copied_set
 
     return damage

@@ -262,7 +262,9 @@ def test_two_streams_of_one_loader_may_be_open_at_once(loader: Loader) -> None:
     assert torch.equal(_joined(found, "composite"), expected)
 
 
-def test_a_set_without_backgrounds_streams_none(small_set: Path, tmp_path: Path) -> None:
+def test_a_set_without_backgrounds_streams_none(
+    small_set: Path, tmp_path: Path, reseal: Callable[[Path], None]
+) -> None:
     copy = Path(shutil.copytree(small_set, tmp_path / "set"))
     manifest = replace(read_manifest(copy), backgrounds=())
     files = dict(manifest.files)
@@ -273,6 +275,7 @@ def test_a_set_without_backgrounds_streams_none(small_set: Path, tmp_path: Path)
         np.save(path, rows)
     del files["backgrounds.tar"]
     (copy / "manifest.json").write_text(replace(manifest, files=files).text())
+    reseal(copy)
     with Loader(copy, CONFIG, CPU) as loader:
         assert _train(loader, steps=1)[0].background is None
         assert _validate(loader)[0].background is None

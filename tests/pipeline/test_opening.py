@@ -42,6 +42,16 @@ def test_a_flipped_byte_passes_the_sizes_and_fails_the_hashes(copied_set: Path) 
         open_set(copied_set, verify_hashes=True)
 
 
+@pytest.mark.parametrize("name", ["train-000002.npy", "backgrounds.tar"])
+def test_what_no_crc_guards_is_always_hashed(copied_set: Path, name: str) -> None:
+    """Another background number, or another background, would train on wrong pairs unseen."""
+    content = bytearray((copied_set / name).read_bytes())
+    content[-700] ^= 1
+    (copied_set / name).write_bytes(content)
+    with pytest.raises(LoaderError, match=f"{name} has another SHA-256"):
+        open_set(copied_set)
+
+
 def test_a_folder_without_a_manifest_is_no_set(tmp_path: Path) -> None:
     with pytest.raises(ShardError, match="convert"):
         open_set(tmp_path)

@@ -580,20 +580,31 @@ def demo(
 
 @app.command()
 def bench(
-    question: Annotated[str, typer.Argument(help="loader: samples/s against peers.")],
+    question: Annotated[
+        str, typer.Argument(help="convert or loader: samples/s against ceiling and peers.")
+    ],
     quick: Annotated[bool, typer.Option("--quick", help="A first look, in a minute.")] = False,
+    peers: Annotated[
+        bool,
+        typer.Option("--peers", help="convert: also a loop of zipfile and ShardWriter."),
+    ] = False,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Keep the result in this file.")
     ] = None,
 ) -> None:
     """Measure a hop against its ceiling and its peers."""
-    questions = ("loader",)
+    questions = ("convert", "loader")
     if question not in questions:
         msg = f"no question {question!r}; there are: {', '.join(questions)}"
         raise typer.BadParameter(msg)
-    from benchmarks.loader import run
+    if question == "convert":
+        from benchmarks.convert import run as run_convert
 
-    run(quick=quick, json_path=json_path)
+        run_convert(quick=quick, peers=peers, json_path=json_path)
+        return
+    from benchmarks.loader import run as run_loader
+
+    run_loader(quick=quick, json_path=json_path)
 
 
 Config = TypeVar("Config")

@@ -17,7 +17,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def table() -> str:
     """The figures as Markdown."""
-    return "\n".join([*_demo(_newest("demo")), "", *_loader(_newest("loader"))])
+    parts = (_demo(_newest("demo")), _convert(_newest("convert")), _loader(_newest("loader")))
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def rewritten(readme: str) -> str:
@@ -58,6 +59,26 @@ def _demo(found: Mapping[str, Any]) -> list[str]:
         f"| {scores['baseline_mask_iou']:.3f} |",
         f"| depth RMSE | {scores['depth_rmse']:.4f} | {scores['baseline_depth_rmse']:.4f} |",
     ]
+
+
+def _convert(found: Mapping[str, Any]) -> list[str]:
+    settings, tables, many = found["configuration"], found["tables"], found["many_members"]
+    lines = [
+        f"`maskdepth bench convert --peers`: samples/s of the whole conversion, "
+        f"{settings['count']:,} triplets at 224 px, {settings['processes']} processes, page cache "
+        f"warm, medians of {settings['turns']} interleaved turns ({_where(found)}).",
+        "",
+        "| | samples/s |",
+        "|---|---|",
+    ]
+    lines += [f"| {row['name']} | {row['median']:,.0f} |" for rows in tables.values()
+              for row in rows]  # fmt: skip
+    lines += [
+        "",
+        f"{many['members']:,} tiny members are converted in {many['seconds']['in all']:.0f} s with "
+        f"{many['peak_bytes'] / 1e6:,.0f} MB of memory at the peak, over all processes.",
+    ]
+    return lines
 
 
 def _loader(found: Mapping[str, Any]) -> list[str]:

@@ -79,7 +79,7 @@ def _given(
     for name, number in reading.backgrounds.items():
         archive = members.archives[members.archive_number(number)]
         try:
-            image = read_image(archive, members[number], size, decoded=True)
+            image = read_image(archive, members[number], size)
         except (MemberError, ImageError) as error:
             reading.ledger.reject(Rejection(safe_key(name), (number,), f"background {error}"))
             lost[name] = str(error)

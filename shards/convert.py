@@ -6,7 +6,7 @@ had: work in progress lies in `SET/.convert`, which names the plan it belongs to
 
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from shards.backgrounds import Backgrounds, write_backgrounds
 from shards.error import ShardError
-from shards.index import PARTS, UNKNOWN
+from shards.index import PARTS
 from shards.layouts import MAGMA_DISPARITY
 from shards.layouts.depth import DepthFormat
 from shards.manifest import (
@@ -30,23 +30,26 @@ from shards.manifest import (
 from shards.options import ConvertConfig
 from shards.plan import SPLITS, Plan, make_plan
 from shards.probe import Findings, probe
-from shards.processes import Processes
+from shards.processes import Processes, prepare
 from shards.reading import Reading, read_sources
 from shards.shard import (
     CHANNELS,
     REPAIRABLE,
-    SampleTask,
     ShardReport,
-    ShardTask,
     write_file,
     write_shard,
 )
 from shards.statistics import MeanImage, Moments
+from shards.task import ShardTask, sample_tasks
 from shards.triplet import Members, Triplet, safe_key
 from shards.work import finished_set, work_folder
 
 STATISTICS_SAMPLES = 2_000
-"""So many samples enter the statistics where not all of them are decoded anyway."""
+"""So many samples enter the statistics; all, if they are no more."""
+
+STRICT_ONE_IN = 8
+"""Under strict checking one in so many, if that is more; of the others every code is read, and no
+pixels are made, which takes half the time."""
 
 Progress = Callable[[int, int, int], None]
 """Called with samples done, samples in all, bytes written."""
@@ -85,6 +88,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         ShardError: The sources cannot be read or matched, images do not belong together, too much
             was rejected, the folder belongs to another conversion, or the disk is full.
     """
+    prepare(config.num_processes)
     reading = read_sources(config)
     sources = reading.sources()
     identity = {"layout": reading.layout.name, "options": _options(config, reading),
@@ -194,14 +198,15 @@ def _look(config: ConvertConfig, reading: Reading) -> Findings:
     return replace(findings, depth=replace(findings.depth, **told))
 
 
-def _plan(config: ConvertConfig, triplets: Iterable[Triplet]) -> Plan:
+def _plan(config: ConvertConfig, triplets: Sequence[Triplet]) -> Plan:
+    share = len(triplets) // STRICT_ONE_IN if config.check == "strict" else 0
     return make_plan(
-        list(triplets),
+        triplets,
         rule=config.split,
         val=config.val,
         seed=config.seed,
         samples_per_shard=config.samples_per_shard,
-        statistics_samples=STATISTICS_SAMPLES,
+        statistics_samples=max(STATISTICS_SAMPLES, share),
     )
 
 
@@ -280,10 +285,9 @@ class _Conversion:
                 out=self.config.out,
                 work=self.work,
                 name=shard.name,
-                samples=[
-                    self._sample(triplet, backgrounds.numbers, foregrounds)
-                    for triplet in shard.triplets
-                ],
+                samples=sample_tasks(
+                    shard.triplets, self.reading.members, backgrounds.numbers, foregrounds
+                ),
                 archives=self.reading.members.archives,
                 image_size=self.findings.image_size,
                 depth=self.findings.storage,
@@ -303,26 +307,6 @@ class _Conversion:
                 if self.on_progress is not None:
                     self.on_progress(done, total, written)
         return reports
-
-    def _sample(
-        self, triplet: Triplet, numbers: Mapping[str, int], foregrounds: Mapping[str, int]
-    ) -> SampleTask:
-        members = self.reading.members
-        parts = (triplet.composite, triplet.mask, triplet.depth)
-        archives = [members.archive_number(part) for part in parts]
-        composite, mask, depth = (members[part] for part in parts)
-        number = numbers.get(triplet.background or "", UNKNOWN)
-        known = triplet.background is not None and number != UNKNOWN
-        return SampleTask(
-            key=triplet.key,
-            archives=(archives[0], archives[1], archives[2]),
-            members=(composite, mask, depth),
-            background=safe_key(triplet.background) if known and triplet.background else None,
-            background_number=number,
-            foreground=triplet.foreground,
-            foreground_number=foregrounds.get(triplet.foreground or "", UNKNOWN),
-            mirrored=triplet.mirrored,
-        )
 
 
 def _depth_record(depth: DepthFormat, findings: Findings) -> dict[str, Any]:

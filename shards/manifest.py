@@ -102,7 +102,8 @@ class Manifest:
     """Per part: background, composite, mask, depth."""
 
     statistics_samples: int
-    """How many samples the statistics were taken over."""
+    """How many samples the statistics were taken over, evenly spread over the global order: all, if
+    they are few; 2,000, or under strict checking one in eight, if they are many."""
 
     mean_depth_png: str
     """Base64 of a small grey PNG: the mean depth image of the training split."""

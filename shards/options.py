@@ -62,7 +62,7 @@ class ConvertConfig:
     samples_per_shard: int = 4_000
 
     check: str = "strict"
-    """strict decodes every image, headers reads its header, none only its first bytes."""
+    """strict reads every image to its last code, headers its header, none only its first bytes."""
 
     max_rejected: int = 0
     """So many triplets may be left out; beyond it the list is written and nothing finished."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shards.collection import uncollected
 from shards.error import ShardError
 from shards.triplet import Triplet, natural
 
@@ -24,8 +25,8 @@ class PlannedShard:
     name: str
     split: str
     triplets: Sequence[Triplet]
-    counted: int
-    """So many of the first triplets enter the statistics whatever the check."""
+    counted: frozenset[int]
+    """Positions of triplets that enter the statistics whatever the check."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +39,7 @@ class Plan:
     """The manifest's record: rule applied, what is held out, why it fell back."""
 
 
+@uncollected()
 def make_plan(
     triplets: Sequence[Triplet],
     *,
@@ -62,17 +64,23 @@ def make_plan(
             raise ShardError(msg)
     split_of, record = _split_rule(ordered, rule, val, seed)
     by_split: dict[str, list[Triplet]] = {split: [] for split in SPLITS}
-    counted = dict.fromkeys(SPLITS, 0)
+    counted: dict[str, list[int]] = {split: [] for split in SPLITS}
+    wanted = min(statistics_samples, len(ordered))
     for rank, triplet in enumerate(ordered):
         split = split_of(triplet)
+        if rank * wanted % len(ordered) < wanted:  # evenly spread, so that no shard takes longer
+            counted[split].append(len(by_split[split]))
         by_split[split].append(triplet)
-        counted[split] += rank < statistics_samples
     shards = [
         PlannedShard(
             name=f"{split}-{start // samples_per_shard:06d}",
             split=split,
             triplets=by_split[split][start : start + samples_per_shard],
-            counted=min(samples_per_shard, max(0, counted[split] - start)),
+            counted=frozenset(
+                position - start
+                for position in counted[split]
+                if start <= position < start + samples_per_shard
+            ),
         )
         for split in SPLITS
         for start in range(0, len(by_split[split]), samples_per_shard)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shards.archive import digest, open_sources
+from shards.collection import uncollected
 from shards.error import ShardError
 from shards.layouts import Layout, find_layout
 from shards.layouts.matching import LayoutOptions
@@ -45,6 +46,7 @@ class Reading:
         )
 
 
+@uncollected()
 def read_sources(config: ConvertConfig, layout: Layout | None = None) -> Reading:
     """List the sources, find out how they are laid out, and choose the triplets.
 

@@ -11,18 +11,20 @@ import os
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from shards.archive import Archive, Member, MemberError
-from shards.imagery import Header, ImageError, check_size, decode, read_header
+from shards.imagery import Header, ImageError, check, check_size, decode, read_header
 from shards.index import PARTS, ROW, UNKNOWN, Rows
 from shards.manifest import FileRecord
-from shards.repair import DepthStorage, encode_repaired, fit_as_is, repaired
+from shards.repair import encode_repaired, fit_as_is, repaired
 from shards.statistics import MeanImage, Moments, Pixels
 from shards.tar import TarWriter
+from shards.task import SampleTask, ShardTask
 
 CHANNELS = {"composite": 3, "mask": 1, "depth": 1, "background": 3}
 COMPONENTS = {"composite": "fgbg", "mask": "mask", "depth": "depth"}
@@ -32,36 +34,8 @@ _SUFFIXES = ("npy", "idx", "tar")  # the tar last: it is what people look for
 CHECKS = ("strict", "headers", "none")
 REPAIRABLE = ("mask", "depth")
 
-
-class SampleTask(NamedTuple):
-    """One sample to write: its three members and what `KEY.json` says of it."""
-
-    key: str
-    archives: tuple[int, int, int]
-    members: tuple[Member, Member, Member]
-    background: str | None
-    background_number: int
-    foreground: str | None
-    foreground_number: int
-    mirrored: bool | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardTask:
-    """Everything a process needs to write one shard."""
-
-    out: Path
-    work: Path
-    """Where temporary files and the report lie: on the same file system as `out`."""
-    name: str
-    samples: Sequence[SampleTask]
-    archives: Sequence[Archive]
-    image_size: tuple[int, int]
-    depth: DepthStorage
-    check: str
-    counted: int
-    """So many of the first samples enter the statistics even without strict checking."""
-    mean_depth: bool
+Look = Literal["header", "codes", "pixels"]
+"""How closely an image is looked at."""
 
 
 @dataclass(kw_only=True)
@@ -111,6 +85,7 @@ class _Image(NamedTuple):
     data: bytes
     header: Header
     pixels: Pixels | None
+    crc: int
     is_repaired: bool = False
 
 
@@ -125,36 +100,38 @@ def write_shard(task: ShardTask) -> ShardReport:
     if kept is not None:
         return kept
     report = ShardReport()
-    rows = np.zeros(len(task.samples), dtype=ROW)
+    rows: list[tuple[Any, ...]] = []
     lines: list[str] = []
     mean_depth = MeanImage(*task.image_size) if task.mean_depth else None
     try:
         with TarWriter(task.work / f"{task.name}.tar") as tar:
             for position, sample in enumerate(task.samples):
-                counted = task.check == "strict" or position < task.counted
+                look = _look_at(task, position)
                 try:
-                    images = _read_images(task, sample, decoded=counted)
+                    images = _read_images(task, sample, look)
                 except _RejectedError as error:
                     line = {"key": sample.key, "member": error.member, "reason": str(error)}
                     report.rejected.append(line)
                     continue
-                source = task.archives[sample.archives[0]].name
-                lines.append(_write_sample(tar, sample, source, images, rows[report.samples]))
-                report.samples += 1
-                for part, image in zip(PARTS, images, strict=True):
-                    if image.is_repaired:
-                        report.repaired[part] += 1
-                if counted:
+                row, line_of_index = _write_sample(
+                    tar, sample, task.archives[sample.archives[0]].name, images
+                )
+                rows.append(row)
+                lines.append(line_of_index)
+                for part in REPAIRABLE:
+                    report.repaired[part] += images[PARTS.index(part)].is_repaired
+                if look == "pixels":
                     _count(report, images, mean_depth)
     finally:
         for archive in task.archives:
             archive.close()
+    report.samples = len(rows)
     if mean_depth is not None:
         report.depth_images = mean_depth.images
         report.depth_total = mean_depth.total.ravel().tolist()
     if report.samples:
         report.files[f"{task.name}.tar"] = FileRecord(bytes=tar.size_bytes, sha256=tar.sha256)
-        _write_indices(task, report, rows[: report.samples], "".join(lines))
+        _write_indices(task, report, np.array(rows, dtype=ROW), "".join(lines))
         for suffix in _SUFFIXES:
             (task.work / f"{task.name}.{suffix}").rename(task.out / f"{task.name}.{suffix}")
         sync_folder(task.out)
@@ -191,7 +168,9 @@ def file_matches(path: Path, record: FileRecord) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
 
 
-def read_image(archive: Archive, member: Member, size: tuple[int, int], *, decoded: bool) -> _Image:
+def read_image(
+    archive: Archive, member: Member, size: tuple[int, int], look: Look = "pixels"
+) -> _Image:
     """Read and check a colour image that keeps its bytes.
 
     Raises:
@@ -200,19 +179,35 @@ def read_image(archive: Archive, member: Member, size: tuple[int, int], *, decod
     data = archive.read(member)
     header = read_header(data)
     check_size(header, size)
-    return _Image(data, header, decode(data, header, 3) if decoded else None)
+    return _as_is(data, header, member, 3, look)
 
 
-def _read_grey(task: ShardTask, part: str, data: bytes, *, decoded: bool) -> _Image:
+def _look_at(task: ShardTask, position: int) -> Look:
+    if position in task.counted:
+        return "pixels"
+    return "codes" if task.check == "strict" else "header"
+
+
+def _as_is(data: bytes, header: Header, member: Member, channels: int, look: Look) -> _Image:
+    pixels = None
+    if look == "pixels":
+        pixels = decode(data, header, channels)
+    elif look == "codes":
+        check(data, header, channels)
+    return _Image(data, header, pixels, member.crc if member.crc >= 0 else zlib.crc32(data))
+
+
+def _read_grey(task: ShardTask, part: str, data: bytes, member: Member, look: Look) -> _Image:
     """Check a mask or depth map, and make it grey if it is not."""
     header = read_header(data)
     if fit_as_is(part, header, task.depth):
         check_size(header, task.image_size)
-        return _Image(data, header, decode(data, header, 1) if decoded else None)
+        return _as_is(data, header, member, 1, look)
     pixels = repaired(part, data, header, task.depth, task.image_size)
     height, width, _ = pixels.shape
-    new = Header("png", height, width, 1)
-    return _Image(encode_repaired(pixels), new, pixels, is_repaired=True)
+    new = encode_repaired(pixels)
+    crc = zlib.crc32(new)
+    return _Image(new, Header("png", height, width, 1), pixels, crc, is_repaired=True)
 
 
 def _kept(out: Path, report_path: Path) -> ShardReport | None:
@@ -224,15 +219,15 @@ def _kept(out: Path, report_path: Path) -> ShardReport | None:
     return report if whole else None
 
 
-def _read_images(task: ShardTask, sample: SampleTask, *, decoded: bool) -> list[_Image]:
+def _read_images(task: ShardTask, sample: SampleTask, look: Look) -> list[_Image]:
     images = []
     for part, number, member in zip(PARTS, sample.archives, sample.members, strict=True):
         archive = task.archives[number]
         try:
             if part == "composite":
-                image = read_image(archive, member, task.image_size, decoded=decoded)
+                image = read_image(archive, member, task.image_size, look)
             else:
-                image = _read_grey(task, part, archive.read(member), decoded=decoded)
+                image = _read_grey(task, part, archive.read(member), member, look)
         except (MemberError, ImageError) as error:
             blamed = f"{archive.name}: {member.name}"
             raise _RejectedError(blamed, f"{part} {error}") from None
@@ -241,40 +236,48 @@ def _read_images(task: ShardTask, sample: SampleTask, *, decoded: bool) -> list[
 
 
 def _write_sample(
-    tar: TarWriter, sample: SampleTask, archive: str, images: Sequence[_Image], row: np.void
-) -> str:
-    """Append the members and fill in the row; returns the sample's line of the `.idx`."""
-    columns = []
-    for part, (component, image) in enumerate(zip(COMPONENTS.values(), images, strict=True)):
+    tar: TarWriter, sample: SampleTask, archive: str, images: Sequence[_Image]
+) -> tuple[tuple[Any, ...], str]:
+    """Append the members; returns the sample's row of the `.npy` and line of the `.idx`."""
+    key, offsets, columns = sample.key, [], []
+    for component, image in zip(COMPONENTS.values(), images, strict=True):
         extension = f"{component}.{image.header.kind}"
-        offset = tar.add(f"{sample.key}.{extension}", image.data)
-        row["offset"][part] = offset
-        row["size"][part] = len(image.data)
-        row["crc"][part] = zlib.crc32(image.data)
-        columns.append(f"{extension} {offset} {len(image.data)} {sample.key}.{extension}")
-    row["background"] = sample.background_number
-    row["foreground"] = sample.foreground_number
-    row["mirrored"] = UNKNOWN if sample.mirrored is None else sample.mirrored
+        name = f"{key}.{extension}"
+        offset = tar.add(name, image.data)
+        offsets.append(offset)
+        columns.append(f"{extension} {offset} {len(image.data)} {name} ")
     info = _info(sample, archive, images[0].header)
-    offset = tar.add(f"{sample.key}.json", info)
-    row["json_size"] = len(info)
-    row["json_crc"] = zlib.crc32(info)
-    columns.append(f"json {offset} {len(info)} {sample.key}.json")
-    return " ".join(columns) + "\n"
+    offset = tar.add(f"{key}.json", info)
+    columns.append(f"json {offset} {len(info)} {key}.json\n")
+    row = (
+        tuple(offsets),
+        tuple(len(image.data) for image in images),
+        tuple(image.crc for image in images),
+        len(info),
+        zlib.crc32(info),
+        sample.background_number,
+        sample.foreground_number,
+        UNKNOWN if sample.mirrored is None else sample.mirrored,
+    )
+    return row, "".join(columns)
 
 
 def _info(sample: SampleTask, archive: str, header: Header) -> bytes:
+    """`KEY.json`, as `json.dumps` would write it in five times as long."""
     known = sample.background is not None
-    value = {
-        "background": sample.background,
-        "background_number": sample.background_number if known else None,
-        "foreground": sample.foreground,
-        "mirrored": sample.mirrored,
-        "archive": archive,
-        "member": sample.members[0].name,
-        "size": [header.height, header.width],
-    }
-    return json.dumps(value).encode()
+    background = _json(sample.background)
+    number = sample.background_number if known else "null"
+    mirrored = {None: "null", True: "true", False: "false"}[sample.mirrored]
+    return (
+        f'{{"background": {background}, "background_number": {number}, '
+        f'"foreground": {_json(sample.foreground)}, "mirrored": {mirrored}, '
+        f'"archive": {quoted(archive)}, "member": {quoted(sample.members[0].name)}, '
+        f'"size": [{header.height}, {header.width}]}}'
+    ).encode()
+
+
+def _json(text: str | None) -> str:
+    return "null" if text is None else quoted(text)
 
 
 def _count(report: ShardReport, images: Iterable[_Image], mean_depth: MeanImage | None) -> None:

@@ -4,7 +4,6 @@ A set of 400,000 samples as objects takes a gigabyte and 10 us a sample on its w
 as columns a tenth of both. A sample becomes an object when its turn comes.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,17 +28,18 @@ class SampleTask(NamedTuple):
     mirrored: bool | None
 
 
+_Facts = tuple[str, str | None, int, str | None, int, bool | None]
+
+
 @dataclass(slots=True)
 class SampleTasks:
     """The samples of a shard in order; three members each."""
 
     names: list[str] = field(default_factory=list)
     """Of the members."""
-    numbers: "array[int]" = field(default_factory=lambda: array("q"))
+    numbers: list[int] = field(default_factory=list)
     """Of each member its archive, then the fields of `Member` after the name."""
-    facts: list[tuple[str, str | None, int, str | None, int, bool | None]] = field(
-        default_factory=list
-    )
+    facts: list[_Facts] = field(default_factory=list)
     """The fields of `SampleTask` without archives and members."""
 
     def __len__(self) -> int:
@@ -54,9 +54,9 @@ class SampleTasks:
             (archive, Member(next(names), size, crc, offset, stored, method, bool(encrypted)))
             for archive, size, crc, offset, stored, method, encrypted in numbers
         )
-        for (key, *rest), one, two, three in zip(self.facts, found, found, found, strict=True):
-            archives, members = zip(one, two, three, strict=True)
-            yield SampleTask(key, archives, members, *rest)
+        for facts, one, two, three in zip(self.facts, found, found, found, strict=True):
+            archives, members = (one[0], two[0], three[0]), (one[1], two[1], three[1])
+            yield SampleTask(facts[0], archives, members, *facts[1:])
 
 
 def sample_tasks(
@@ -104,6 +104,6 @@ class ShardTask:
     image_size: tuple[int, int]
     depth: DepthStorage
     check: str
-    counted: int
-    """So many of the first samples enter the statistics whatever the check."""
+    counted: frozenset[int]
+    """Positions of samples that enter the statistics whatever the check."""
     mean_depth: bool

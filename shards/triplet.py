@@ -8,6 +8,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 
 
 class Triplet(NamedTuple):
@@ -73,6 +75,11 @@ class Members:
         for archive in self.archives:
             yield from archive.members
 
+    @cached_property
+    def kinds(self) -> list[Member]:
+        """One member of each kind of name: those that differ in digits alone are of one kind."""
+        return list({member.name.translate(_DIGITS_TO_ZERO): member for member in self}.values())
+
     def archive_number(self, number: int) -> int:
         """Which archive holds a member."""
         return bisect_right(self._starts, number) - 1
@@ -119,7 +126,7 @@ def is_unsafe(name: str) -> bool:
         name.startswith(("/", "\\"))
         or (".." in name and ".." in name.replace("\\", "/").split("/"))
         or name[1:2] == ":"
-        or _CONTROL.search(name) is not None
+        or (not name.isprintable() and _CONTROL.search(name) is not None)
     )
 
 

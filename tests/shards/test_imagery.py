@@ -1,12 +1,15 @@
 import io
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from shards.imagery import ImageError, check_size, decode, read_header
+from shards.imagery import Header, ImageError, check, check_size, decode, read_header
 
 
 def scene(height: int = 48, width: int = 64) -> np.ndarray:
@@ -74,10 +77,46 @@ def test_other_files_are_no_images(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("side", "found"),
-    [(60_000, "is 60000 x 60000 px, and"), (5_000, "is 5000 x 5000 px, the set is 64 x 48")],
+    [(60_000, "is 60000 x 60000 px, and"), (4_000, "is 4000 x 4000 px, the set is 64 x 48")],
 )
 def test_a_huge_size_is_refused_before_decoding(side: int, found: str) -> None:
     png = bytearray(encoded("PNG"))
     png[16:24] = struct.pack(">2L", side, side)
     with pytest.raises(ImageError, match=found):
         check_size(read_header(bytes(png)), (48, 64))
+
+
+@given(
+    st.booleans(),
+    st.sampled_from([(48, 64), (17, 33)]),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+    st.floats(0.3, 1),
+)
+def test_checking_refuses_what_decoding_refuses(
+    progressive: bool, size: tuple[int, int], changes: list[tuple[float, int]], kept: float
+) -> None:
+    """Bytes changed anywhere, the end cut off: reading the codes is enough to see it."""
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=60, progressive=progressive)
+    data = bytearray(buffer.getvalue())
+    for place, value in changes:
+        data[int(place * (len(data) - 1))] = value
+    changed = bytes(data[: int(kept * len(data))])
+    try:
+        header = read_header(changed)
+        check_size(header, size)
+    except ImageError:
+        return
+    for channels in (1, 3):
+        assert refuses(check, changed, header, channels) == refuses(
+            decode, changed, header, channels
+        )
+
+
+def refuses(look: Callable[..., object], data: bytes, header: Header, channels: int) -> bool:
+    try:
+        look(data, header, channels)
+    except ImageError:
+        return True
+    return False

@@ -96,7 +96,16 @@ def test_shards_are_equal_in_size_and_hold_each_triplet_once() -> None:
         *full, last = [len(shard.triplets) for shard in made.shards if shard.split == split]
         assert set(full) <= {16}
         assert 0 < last <= 16
-    assert sum(shard.counted for shard in made.shards) == 10
+    assert sum(len(shard.counted) for shard in made.shards) == 10
+
+
+def test_what_enters_the_statistics_is_spread_over_all_shards() -> None:
+    """So that no process has to decode them all."""
+    made = plan(triplets(10, 20), val=0)
+    counts = [len(shard.counted) for shard in made.shards]
+    assert max(counts) - min(counts) <= 1
+    for shard in made.shards:
+        assert all(0 <= position < len(shard.triplets) for position in shard.counted)
 
 
 def test_neighbours_in_a_shard_are_unrelated() -> None:

@@ -40,9 +40,22 @@ def test_the_mean_image_is_the_mean() -> None:
     mean = MeanImage(64, 64)
     for image in images:
         mean.add(image)
+    assert mean.total.tolist() == images[..., 0].sum(axis=0, dtype=int).tolist()
     with Image.open(io.BytesIO(base64.b64decode(mean.png_base64()))) as decoded:
         found = np.asarray(decoded, dtype=float)
     np.testing.assert_allclose(found, images[..., 0].mean(axis=0), atol=0.5)
+
+
+def test_more_images_than_16_bits_can_sum_are_summed() -> None:
+    """And a total that was looked at goes on growing; another one's is added to it."""
+    mean, white = MeanImage(2, 3), np.full((2, 3, 1), 255, np.uint8)
+    for _ in range(600):
+        mean.add(white)
+    assert mean.total.tolist() == [[600 * 255] * 3] * 2
+    mean.add(white)
+    mean.merge(4, np.ones((2, 3), np.int64))
+    assert mean.total.tolist() == [[601 * 255 + 1] * 3] * 2
+    assert mean.images == 605
 
 
 def test_a_png_has_the_bytes_it_always_had() -> None:

@@ -1,0 +1,74 @@
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shards.processes import Processes, prepare
+
+NUM_TASKS = 40
+
+
+def sleep_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def wait_for_file(path: Path) -> bool:
+    """Whether the file appears within a time no test machine needs."""
+    end = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    return path.exists()
+
+
+def wait_or_make(task: tuple[bool, Path]) -> bool:
+    waits, path = task
+    if waits:
+        return wait_for_file(path)
+    path.touch()
+    return True
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_results_come_in_the_order_of_the_tasks(number: int) -> None:
+    tasks = [0.02 * (task % 3) for task in range(12)]
+    with Processes(number) as processes:
+        assert list(processes.map(sleep_for, tasks)) == tasks
+
+
+def test_a_slow_task_does_not_hold_up_those_behind_it(tmp_path: Path) -> None:
+    """The first one waits for what only the last one does, far past the tasks under way."""
+    tasks = [(True, tmp_path / "last"), *((False, tmp_path / str(n)) for n in range(NUM_TASKS)),
+             (False, tmp_path / "last")]  # fmt: skip
+    with Processes(2) as processes:
+        assert all(processes.map(wait_or_make, tasks))
+
+
+def test_tasks_are_made_shortly_before_their_turn() -> None:
+    """A million samples as tasks would fill the memory."""
+    made = 0
+
+    def tasks() -> Iterator[float]:
+        nonlocal made
+        for _ in range(NUM_TASKS):
+            made += 1
+            yield 0.02
+
+    with Processes(2) as processes:
+        results = processes.map(sleep_for, tasks())
+        next(results)
+        assert made < NUM_TASKS / 2
+        assert len(list(results)) == NUM_TASKS - 1
+
+
+def test_processes_are_forked_from_one_that_is_ready_beforehand() -> None:
+    prepare(2)
+    with Processes(2) as processes:
+        (parent, *_) = processes.map(parent_of, [0])
+    assert parent != os.getpid()
+
+
+def parent_of(_: int) -> int:
+    return os.getppid()

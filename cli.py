@@ -586,7 +586,7 @@ def bench(
     quick: Annotated[bool, typer.Option("--quick", help="A first look, in a minute.")] = False,
     peers: Annotated[
         bool,
-        typer.Option("--peers", help="convert: also a loop of zipfile and ShardWriter."),
+        typer.Option("--peers", help="Also against what people write first."),
     ] = False,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Keep the result in this file.")
@@ -598,13 +598,10 @@ def bench(
         msg = f"no question {question!r}; there are: {', '.join(questions)}"
         raise typer.BadParameter(msg)
     if question == "convert":
-        from benchmarks.convert import run as run_convert
-
-        run_convert(quick=quick, peers=peers, json_path=json_path)
-        return
-    from benchmarks.loader import run as run_loader
-
-    run_loader(quick=quick, json_path=json_path)
+        from benchmarks.convert import run
+    else:
+        from benchmarks.loader import run
+    run(quick=quick, peers=peers, json_path=json_path)
 
 
 Config = TypeVar("Config")

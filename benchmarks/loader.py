@@ -1,13 +1,13 @@
 """How many samples a second does the loader stream to uint8 batches, and against whom?
 
-    maskdepth bench loader [--quick] [--json FILE]
+    maskdepth bench loader [--quick] [--peers] [--json FILE]
 
 Method: one set of synthesised triplets at 224 px, page cache warm, global random order, batches of
-256 at 224, 96 and 64 px. Contenders take turns in one process: our two decoders, and what people
-write first, a torch DataLoader with Pillow and one worker process per core on the same shards. All
-deliver the same uint8 arrays (composite RGB, mask, depth); `turbojpeg` may decode at a reduced
-scale, as training does, `turbojpeg exact` may not. What bounds it: libjpeg-turbo's decoding, 204 us
-a sample on one core of an AMD Zen 5; the ceiling printed first is that decoding alone in threads.
+256 at 224, 96 and 64 px. Contenders take turns in one process: our two decoders, and with `--peers`
+what people write first, a torch DataLoader with Pillow and one worker process per core on the same
+shards. All deliver the same uint8 arrays (composite RGB, mask, depth); `turbojpeg` may decode at a
+reduced scale, as training does; `turbojpeg exact` may not. Its bound is libjpeg-turbo's decoding,
+204 us a sample on one core of an AMD Zen 5; the ceiling printed first is that decoding alone.
 """
 
 import io
@@ -39,7 +39,7 @@ PEER = "DataLoader + Pillow"
 CPU = torch.device("cpu")
 
 
-def run(*, quick: bool, json_path: Path | None) -> None:
+def run(*, quick: bool, peers: bool, json_path: Path | None) -> None:
     """Measure and print."""
     count, steps, turns = (2_000, 6, 3) if quick else (20_000, 24, 7)
     with tempfile.TemporaryDirectory() as folder:
@@ -53,8 +53,9 @@ def run(*, quick: bool, json_path: Path | None) -> None:
                 "turbojpeg": _stream(set_path, base, size, steps),
                 "turbojpeg exact": _stream(set_path, replace(base, exact_decode=True), size, steps),
                 "DALI on the CPU": _stream(set_path, replace(base, decoder="dali"), size, steps),
-                PEER: _data_loader(set_path, size, steps, base.num_threads),
             }
+            if peers:
+                contenders[PEER] = _data_loader(set_path, size, steps, base.num_threads)
             rows = take_turns(contenders, turns)
             tables[f"{size} px"] = rows
             print_rows(f"{size} px", "samples/s", rows, rows[-1])

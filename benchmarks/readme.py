@@ -85,7 +85,7 @@ def _loader(found: Mapping[str, Any]) -> list[str]:
     settings, tables = found["configuration"], found["tables"]
     names = [row["name"] for row in next(iter(tables.values()))]
     lines = [
-        f"`maskdepth bench loader`: samples/s (three images each) to uint8 batches, "
+        f"`maskdepth bench loader --peers`: samples/s (three images each) to uint8 batches, "
         f"{settings['count']:,} triplets at 224 px, page cache warm, medians of "
         f"{settings['turns']} interleaved turns ({_where(found)}).",
         "",

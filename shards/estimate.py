@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from shards.archive import MemberError
-from shards.imagery import ImageError, Pixels, check_size, decode, read_header
+from shards.imagery import ImageError, decode_sized
 from shards.statistics import encode_png
 from shards.triplet import Members, Triplet
 
@@ -37,8 +37,8 @@ def estimate_background(
     levels: list[np.ndarray[tuple[int, ...], np.dtype[np.uint16]]] = []
     for triplet in triplets[::step][:count]:
         try:
-            composite = _pixels(members, triplet.composite, size, 3)
-            mask = _pixels(members, triplet.mask, size, 1)
+            composite = decode_sized(members.read(triplet.composite), size, 3)
+            mask = decode_sized(members.read(triplet.mask), size, 1)
         except (MemberError, ImageError):
             continue  # the conversion meets it again and rejects it by name
         levels.append(composite + _MASKED * (mask > _MASK_LEVEL))
@@ -49,10 +49,3 @@ def estimate_background(
     middle = np.where(bare > 0, (bare - 1) // 2, (len(levels) - 1) // 2)
     median = np.take_along_axis(stack, middle, axis=0)[0]
     return encode_png((median % _MASKED).astype(np.uint8))
-
-
-def _pixels(members: Members, number: int, size: tuple[int, int], channels: int) -> Pixels:
-    data = members.read(number)
-    header = read_header(data)
-    check_size(header, size)
-    return decode(data, header, channels)

@@ -91,6 +91,17 @@ def check_size(header: Header, size: tuple[int, int]) -> None:
         raise ImageError(msg)
 
 
+def decode_sized(data: bytes, size: tuple[int, int], channels: int) -> Pixels:
+    """Decode strictly an image that must be `size` (height, width); see `decode`.
+
+    Raises:
+        ImageError: It has another size, or any part of it is damaged.
+    """
+    header = read_header(data)
+    check_size(header, size)
+    return decode(data, header, channels)
+
+
 def decode(data: bytes, header: Header, channels: int) -> Pixels:
     """Decode strictly to (H, W, channels) uint8; 3 channels are RGB, 1 is grey.
 

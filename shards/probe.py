@@ -16,7 +16,7 @@ import numpy as np
 from shards.archive import MemberError
 from shards.colormap import find_frame
 from shards.error import ShardError
-from shards.imagery import ImageError, Pixels, check_size, decode, read_header
+from shards.imagery import ImageError, Pixels, check_size, decode, decode_sized, read_header
 from shards.layouts.depth import DepthFormat
 from shards.repair import MAX_FIGURE_PX, DepthStorage, fit_as_is, repaired
 from shards.triplet import Members, Triplet
@@ -142,18 +142,11 @@ def _common_size(members: Members, triplets: Sequence[Triplet]) -> tuple[int, in
 
 def _open(members: Members, triplet: Triplet, size: tuple[int, int]) -> _Seen | None:
     try:
-        composite = _pixels(members, triplet.composite, size, 3)
-        mask = _pixels(members, triplet.mask, size, 1)
+        composite = decode_sized(members.read(triplet.composite), size, 3)
+        mask = decode_sized(members.read(triplet.mask), size, 1)
     except (MemberError, ImageError):
         return None  # the conversion meets it again and rejects it by name
     return _Seen(triplet, composite, mask)
-
-
-def _pixels(members: Members, number: int, size: tuple[int, int], channels: int) -> Pixels:
-    data = members.read(number)
-    header = read_header(data)
-    check_size(header, size)
-    return decode(data, header, channels)
 
 
 def _storage(members: Members, triplets: Sequence[Triplet], depth: DepthFormat) -> DepthStorage:
@@ -198,7 +191,7 @@ class _Pairs:
         if name is None or name not in self._backgrounds:
             return
         try:
-            scene = _pixels(self._members, self._backgrounds[name], self._size, 3)
+            scene = decode_sized(self._members.read(self._backgrounds[name]), self._size, 3)
         except (MemberError, ImageError):
             return  # rejected by name when the backgrounds are written
         archive = self._members.archives[self._members.archive_number(found.triplet.composite)]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from shards.error import ShardError
-from shards.imagery import ImageError, check_size, decode, read_header
+from shards.imagery import ImageError, decode_sized
 from shards.index import PARTS, Rows, read_rows
 from shards.manifest import BACKGROUNDS, Manifest, ShardRecord, read_manifest
 from shards.shard import CHANNELS, COMPONENTS
@@ -198,9 +198,7 @@ def _decode_backgrounds(set_path: Path, manifest: Manifest) -> list[Fault]:
 
 def _undecodable(data: bytes, manifest: Manifest, channels: int) -> str | None:
     try:
-        found = read_header(data)
-        check_size(found, manifest.image_size)
-        decode(data, found, channels)
+        decode_sized(data, manifest.image_size, channels)
     except ImageError as error:
         return str(error)
     return None

@@ -7,40 +7,25 @@ member's two headers must say the same.
 """
 
 import hashlib
-import itertools
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
-from shards.directory import ENCRYPTED, LOCAL, decode_name, read_directory
+from shards.directory import ENCRYPTED, LOCAL, Directory, decode_name, read_directory
 from shards.error import ShardError
+from shards.members import Member, MemberTable
 
 MAX_MEMBER_BYTES = 64 << 20
 """No image or label file of these data sets is larger; a declared size beyond it is refused."""
 
-_STORED, _DEFLATED = 0, 8
+STORED, _DEFLATED = 0, 8
 _BIG = 0xFFFFFFFF
 
 
 class MemberError(Exception):
     """A single member cannot be read; the message is the reason, without the member's name."""
-
-
-class Member(NamedTuple):
-    """Where one member lies. `crc` and `offset` are -1 for a file in a folder."""
-
-    name: str
-    size: int
-    """Bytes of content."""
-    crc: int
-    offset: int
-    """Of the local header in the zip."""
-    stored_size: int
-    """Bytes in the zip."""
-    method: int
-    encrypted: bool
 
 
 class Archive(Protocol):
@@ -49,8 +34,13 @@ class Archive(Protocol):
     name: str
     """How `KEY.json` and the manifest call it: relative to the source the user named."""
     path: Path
-    members: Sequence[Member]
+    members: MemberTable
     size_bytes: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the list of members: what a source held, without reading all of it."""
+        ...
 
     def read(self, member: Member) -> bytes:
         """The member's content, checked against its declared size and CRC.
@@ -72,12 +62,21 @@ class FolderArchive:
         self,
         path: Path,
         name: str,
-        members: Sequence[Member] = (),
+        members: MemberTable | None = None,
         odd_names: Mapping[str, str] | None = None,
     ) -> None:
-        self.path, self.name, self.members = path, name, members
-        self.size_bytes = sum(member.size for member in members)
+        self.path, self.name, self.members = path, name, members or MemberTable.of(())
+        self.size_bytes = int(self.members.rows["size"].sum())
         self._odd_names = odd_names or {}  # of the few files whose names are no UTF-8
+
+    @property
+    def digest(self) -> str:
+        """See `Archive.digest`."""
+        content = hashlib.sha256()
+        for member in sorted(self.members):
+            line = f"{member.name}\0{member.size}\n"
+            content.update(line.encode(errors="surrogateescape"))
+        return content.hexdigest()
 
     def read(self, member: Member) -> bytes:
         """See `Archive.read`."""
@@ -97,17 +96,18 @@ class FolderArchive:
 
     def __reduce__(
         self,
-    ) -> tuple[type["FolderArchive"], tuple[Path, str, tuple[()], Mapping[str, str]]]:
+    ) -> tuple[type["FolderArchive"], tuple[Path, str, None, Mapping[str, str]]]:
         # a task brings the members it needs
-        return FolderArchive, (self.path, self.name, (), self._odd_names)
+        return FolderArchive, (self.path, self.name, None, self._odd_names)
 
 
 class ZipArchive:
     """A zip, opened lazily, so that the object can be handed to another process."""
 
-    def __init__(self, path: Path, name: str, members: Sequence[Member] = ()) -> None:
-        self.path, self.name, self.members = path, name, members
-        self.size_bytes = path.stat().st_size if members else 0
+    def __init__(self, path: Path, name: str, directory: Directory | None = None) -> None:
+        self.path, self.name = path, name
+        self.members, self.digest = directory or Directory(MemberTable.of(()), "")
+        self.size_bytes = path.stat().st_size if directory else 0
         self._fd = -1
 
     def read(self, member: Member) -> bytes:
@@ -133,7 +133,7 @@ class ZipArchive:
         stored = block[start : start + member.stored_size]
         if len(stored) < member.stored_size:
             stored = self._pread(member.stored_size, member.offset + start)
-        if member.method == _STORED:
+        if member.method == STORED:
             return stored
         if member.method != _DEFLATED:
             msg = f"uses compression method {member.method}; only stored and deflated are read"
@@ -145,11 +145,22 @@ class ZipArchive:
             msg = f"cannot be decompressed ({error})"
             raise MemberError(msg) from None
 
+    def descriptor(self) -> int:
+        """The open file.
+
+        Raises:
+            MemberError: It cannot be opened.
+        """
+        if self._fd < 0:
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise MemberError(error.strerror or str(error)) from None
+        return self._fd
+
     def _pread(self, num_bytes: int, offset: int) -> bytes:
         try:
-            if self._fd < 0:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            return os.pread(self._fd, num_bytes, offset)
+            return os.pread(self.descriptor(), num_bytes, offset)
         except OSError as error:
             raise MemberError(error.strerror or str(error)) from None
 
@@ -183,20 +194,11 @@ def open_sources(paths: Sequence[Path]) -> list[Archive]:
         else:
             msg = f"{path} does not exist; name a zip, or a folder with zips or images"
             raise ShardError(msg)
-    archives.sort(key=lambda archive: (archive.name, digest(archive)))
+    archives.sort(key=lambda archive: (archive.name, archive.digest))
     if not any(archive.members for archive in archives):
         msg = f"{', '.join(map(str, paths))}: no files in there; name the data set's zips or folder"
         raise ShardError(msg)
     return archives
-
-
-def digest(archive: Archive) -> str:
-    """SHA-256 over the directory of members: what a source held, without reading all of it."""
-    content = hashlib.sha256()
-    for member in sorted(archive.members):
-        line = f"{member.name}\0{member.size}\0{member.crc}\n"
-        content.update(line.encode(errors="surrogateescape"))
-    return content.hexdigest()
 
 
 def _open_folder(path: Path, name: str) -> Iterator[Archive]:
@@ -215,13 +217,13 @@ def _open_folder(path: Path, name: str) -> Iterator[Archive]:
                     yield open_zip(full, relative)
                     continue
                 size = full.stat().st_size
-                loose.append(Member(relative, size, -1, -1, size, _STORED, False))
+                loose.append(Member(relative, size, -1, -1, size, STORED, False))
                 if relative != on_disk:
                     odd_names[relative] = on_disk
     except OSError as error:
         _unreadable(error)
     if loose:
-        yield FolderArchive(path, name, sorted(loose), odd_names)
+        yield FolderArchive(path, name, MemberTable.of(sorted(loose)), odd_names)
 
 
 def _shown(name: str) -> str:
@@ -242,7 +244,7 @@ def open_zip(path: Path, name: str) -> ZipArchive:
             or its members overlap.
     """
     try:
-        return ZipArchive(path, name, list(itertools.starmap(Member, read_directory(path))))
+        return ZipArchive(path, name, read_directory(path))
     except OSError as error:
         _unreadable(error)
 

@@ -30,7 +30,7 @@ from shards.manifest import (
 from shards.options import ConvertConfig
 from shards.plan import SPLITS, Plan, make_plan
 from shards.probe import Findings, probe
-from shards.processes import Processes, prepare
+from shards.processes import Processes
 from shards.reading import Reading, read_sources
 from shards.shard import (
     CHANNELS,
@@ -88,7 +88,13 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         ShardError: The sources cannot be read or matched, images do not belong together, too much
             was rejected, the folder belongs to another conversion, or the disk is full.
     """
-    prepare(config.num_processes)
+    with Processes(config.num_processes) as processes:
+        return _convert(config, processes, on_progress)
+
+
+def _convert(
+    config: ConvertConfig, processes: Processes, on_progress: Progress | None
+) -> ConvertReport:
     reading = read_sources(config)
     sources = reading.sources()
     identity = {"layout": reading.layout.name, "options": _options(config, reading),
@@ -99,7 +105,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
     try:
         with work_folder(config.out, identity) as work:
             findings = _look(config, reading)
-            run = _Conversion(config, reading, findings, work, on_progress)
+            run = _Conversion(config, reading, findings, work, processes, on_progress)
             manifest = run.write(sources)
         shutil.rmtree(work)
     except OSError as error:
@@ -133,14 +139,16 @@ def rewrite(
     Raises:
         ShardError, OSError: As `convert`.
     """
-    run = _Conversion(replace(config, out=work), reading, _look(config, reading), work, on_progress)
-    backgrounds, plan = run.prepare()
-    files = {BACKGROUNDS: backgrounds.file} if backgrounds.file else {}
+    findings, config = _look(config, reading), replace(config, out=work)
     # what was rejected is known only when every shard was read
     stems = None if REJECTED in names else {Path(name).stem for name in names}
-    for report in run.write_shards(plan, backgrounds, only=stems).values():
-        reading.ledger.add_triplets(used=report.samples, rejected=report.rejected)
-        files |= report.files
+    with Processes(config.num_processes) as processes:
+        run = _Conversion(config, reading, findings, work, processes, on_progress)
+        backgrounds, plan = run.prepare()
+        files = {BACKGROUNDS: backgrounds.file} if backgrounds.file else {}
+        for report in run.write_shards(plan, backgrounds, only=stems).values():
+            reading.ledger.add_triplets(used=report.samples, rejected=report.rejected)
+            files |= report.files
     if REJECTED in names:
         files[REJECTED] = reading.ledger.write(work, max_rejected=sys.maxsize)
     return files
@@ -218,6 +226,7 @@ class _Conversion:
     reading: Reading
     findings: Findings
     work: Path
+    processes: Processes
     on_progress: Progress | None
 
     def write(self, sources: tuple[SourceRecord, ...]) -> Manifest:
@@ -299,13 +308,12 @@ class _Conversion:
         )
         total, done, written = sum(len(shard.triplets) for shard in shards), 0, 0
         reports: dict[str, ShardReport] = {}
-        with Processes(min(self.config.num_processes, len(shards))) as processes:
-            for shard, report in zip(shards, processes.map(write_shard, tasks), strict=True):
-                reports[shard.name] = report
-                done += len(shard.triplets)
-                written += sum(record.bytes for record in report.files.values())
-                if self.on_progress is not None:
-                    self.on_progress(done, total, written)
+        for shard, report in zip(shards, self.processes.map(write_shard, tasks), strict=True):
+            reports[shard.name] = report
+            done += len(shard.triplets)
+            written += sum(record.bytes for record in report.files.values())
+            if self.on_progress is not None:
+                self.on_progress(done, total, written)
         return reports
 
 

@@ -1,20 +1,22 @@
-"""A zip's central directory, streamed entry by entry and believed only as far as it adds up.
+"""A zip's central directory, streamed by blocks and believed only as far as it adds up.
 
 Everything in it may be forged: counts, sizes and offsets up to 2**64, members that share bytes,
 names that are no text. What is inconsistent is refused here, before anything is read by it, in
 memory that grows with the file and never with what the file declares.
 """
 
+import hashlib
 import os
 import struct
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from shards.error import ShardError
+from shards.members import ROW, MemberTable, Rows
 
 LOCAL = struct.Struct("<4s5H3L2H")
 """The header before a member's bytes: signature, version, flags, method, time, date, CRC, two
@@ -27,14 +29,30 @@ MAX_NAME_BYTES = 4096
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_LONGEST = _CENTRAL.size + 3 * 0xFFFF
+_ENTRY = np.dtype([
+    ("signature", "<u4"), ("made_by", "<u2"), ("needs", "<u2"), ("flags", "<u2"), ("method", "<u2"),
+    ("time", "<u2"), ("date", "<u2"), ("crc", "<u4"), ("stored_size", "<u4"), ("size", "<u4"),
+    ("name", "<u2"), ("extra", "<u2"), ("comment", "<u2"), ("disk", "<u2"), ("internal", "<u2"),
+    ("external", "<u4"), ("offset", "<u4"),
+])  # fmt: skip
+"""A directory entry; name, extra field and comment, of these lengths, follow."""
+
+_SIGNATURE = int.from_bytes(b"PK\1\2", "little")
+_LENGTHS, _LENGTHS_AT = struct.Struct("<3H"), 28
+_LONGEST = _ENTRY.itemsize + 3 * 0xFFFF
 _UTF8 = 1 << 11
 _SMALL, _BIG = 0xFFFF, 0xFFFFFFFF
 _BLOCK_BYTES = 1 << 20
 
-Entry = tuple[str, int, int, int, int, int, bool]
-"""The fields of `shards.archive.Member`, in its order."""
+Numbers = npt.NDArray[np.int64]
+
+
+class Directory(NamedTuple):
+    """What a zip lists."""
+
+    members: MemberTable
+    digest: str
+    """SHA-256 of the directory: what the zip held, without reading all of it."""
 
 
 class _End(NamedTuple):
@@ -47,28 +65,35 @@ class _End(NamedTuple):
     """Bytes before the zip proper (a self-extractor's program): added to every offset."""
 
 
-def read_directory(path: Path) -> Iterator[Entry]:
+def read_directory(path: Path) -> Directory:
     """List a zip's members.
 
     Raises:
         ShardError: It is no zip, is truncated, split over disks or inconsistent, or its members
-            overlap; possibly only after some members were given out.
+            overlap.
     """
+    content = hashlib.sha256()
+    names: list[str] = []
+    tables: list[Rows] = [np.zeros(0, ROW)]
+    header_ends: list[Numbers] = [np.zeros(0, np.int64)]
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         end = _find_end(path, file.fileno(), size)
-        offsets, ends, found = array("Q"), array("Q"), 0
-        for raw_name, entry in _entries(path, file.fileno(), end):
-            found += 1
-            offset, stored_size = entry[3], entry[4]
-            offsets.append(offset)
-            ends.append(offset + LOCAL.size + len(raw_name) + stored_size)
-            if found * (LOCAL.size + _CENTRAL.size) > size:
+        for block, positions in _blocks(path, file.fileno(), end):
+            fields = _entries_at(block, positions)
+            rows = _rows(path, block, positions, fields, end)
+            content.update(block)
+            names += _names(block, positions, fields)
+            tables.append(rows)
+            header_ends.append(rows["offset"] + LOCAL.size + fields["name"])
+            if len(names) * (LOCAL.size + _ENTRY.itemsize) > size:
                 raise damaged(path, f"it lists more members than its {size} bytes can hold")
-            yield entry
+    found = len(names)
     if found != end.entries and not (end.wrapped and found & _SMALL == end.entries):
         raise damaged(path, f"its directory lists {found} members, its end says {end.entries}")
-    _check_overlap(path, offsets, ends, end)
+    rows = np.concatenate(tables)
+    _check_overlap(path, rows, np.concatenate(header_ends), end)
+    return Directory(MemberTable(names, rows), content.hexdigest())
 
 
 def decode_name(raw: bytes, flags: int) -> str:
@@ -115,7 +140,7 @@ def _find_end(path: Path, fd: int, size: int) -> _End:
     if disk or first_disk:
         raise _split(path)
     prefix = end_offset - directory_bytes - offset
-    if prefix < 0 or here != entries or entries * _CENTRAL.size > directory_bytes:
+    if prefix < 0 or here != entries or entries * _ENTRY.itemsize > directory_bytes:
         raise damaged(path, "its central directory does not fit the file")
     return _End(entries, wrapped, directory_bytes, offset + prefix, prefix)
 
@@ -143,40 +168,114 @@ def _end64(
     raise damaged(path, "its zip64 end record is missing")
 
 
-def _entries(path: Path, fd: int, end: _End) -> Iterator[tuple[bytes, Entry]]:
-    unpack, fixed, prefix = _CENTRAL.unpack_from, _CENTRAL.size, end.prefix_bytes
-    block, at = b"", 0
+def _blocks(path: Path, fd: int, end: _End) -> Iterator[tuple[bytes, Numbers]]:
+    """Pieces of the directory that hold whole entries, with the positions where these begin."""
+    rest = b""
     next_read, stop = end.directory_offset, end.directory_offset + end.directory_bytes
-    while True:
-        if len(block) - at < _LONGEST and next_read < stop:
-            more = os.pread(fd, min(_BLOCK_BYTES, stop - next_read), next_read)
-            if not more:
-                raise damaged(path, "it became shorter while it was read")
-            block, at, next_read = block[at:] + more, 0, next_read + len(more)
-        if at == len(block) or block[at : at + 4] == b"PK\5\5":  # a signature may end the list
+    while next_read < stop:
+        more = os.pread(fd, min(_BLOCK_BYTES, stop - next_read), next_read)
+        if not more:
+            raise damaged(path, "it became shorter while it was read")
+        next_read += len(more)
+        block = rest + more
+        positions, whole = _positions(block)
+        rest = block[whole:]
+        if len(positions):
+            yield block[:whole], positions
+        if rest[:4] == b"PK\5\5":  # a signature may end the list
             return
-        if at + fixed > len(block) or block[at : at + 4] != b"PK\1\2":
-            raise _no_entry(path, next_read - len(block) + at)
-        (_, _, _, flags, method, _, _, crc, stored_size, size, name_bytes, extra_bytes,
-         comment_bytes, disk, _, _, offset) = unpack(block, at)  # fmt: skip
-        name_end = at + fixed + name_bytes
-        raw_name = block[at + fixed : name_end]
-        at = name_end + extra_bytes + comment_bytes
-        if at > len(block):
-            raise _no_entry(path, next_read)
-        if name_bytes > MAX_NAME_BYTES:
-            raise damaged(path, f"a name has {name_bytes} bytes, a path {MAX_NAME_BYTES} at most")
-        if size == _BIG or stored_size == _BIG or offset == _BIG:
-            extra = block[name_end : name_end + extra_bytes]
-            size, stored_size, offset = _zip64_sizes(path, extra, size, stored_size, offset)
-        if disk not in (0, _SMALL):
-            raise _split(path)
-        name = decode_name(raw_name, flags)
-        offset += prefix
-        if offset + LOCAL.size + name_bytes + stored_size > end.directory_offset:
-            raise damaged(path, f"{name!r} lies outside the file, or in the directory")
-        encrypted = bool(flags & ENCRYPTED)
-        yield raw_name, (name, size, crc, offset, stored_size, method, encrypted)
+        # what is left is the beginning of an entry, unless it is too long or no such thing
+        if len(rest) > _LONGEST or (len(rest) >= 4 and rest[:4] != b"PK\1\2"):
+            raise _no_entry(path, next_read - len(rest))
+    if rest:
+        raise _no_entry(path, next_read - len(rest))
+
+
+def _positions(block: bytes) -> tuple[Numbers, int]:
+    """Where the whole entries of a block begin, and where the last of them ends.
+
+    Every signature is taken for an entry; where they do not follow upon each other (a name or
+    comment may hold one too) the entries are walked one by one.
+    """
+    words = np.ndarray(max(0, len(block) - _ENTRY.itemsize + 1), "<u4", block, strides=(1,))
+    positions = np.flatnonzero(words == _SIGNATURE)
+    ends = positions + _lengths(_entries_at(block, positions))
+    if len(ends) and ends[-1] > len(block):
+        positions, ends = positions[:-1], ends[:-1]
+    if not len(ends):
+        return positions, 0
+    follow = positions[0] == 0 and np.array_equal(positions[1:], ends[:-1])
+    return (positions, int(ends[-1])) if follow and ends[-1] <= len(block) else _walk(block)
+
+
+def _walk(block: bytes) -> tuple[Numbers, int]:
+    positions, at = [], 0
+    while at + _ENTRY.itemsize <= len(block) and block[at : at + 4] == b"PK\1\2":
+        end = at + _ENTRY.itemsize + sum(_LENGTHS.unpack_from(block, at + _LENGTHS_AT))
+        if end > len(block):
+            break
+        positions.append(at)
+        at = end
+    return np.array(positions, np.int64), at
+
+
+def _entries_at(block: bytes, positions: Numbers) -> Rows:
+    """The fixed fields of entries; a view that begins at every byte, of which some are taken."""
+    everywhere: Rows = np.ndarray(
+        max(0, len(block) - _ENTRY.itemsize + 1), _ENTRY, block, strides=(1,)
+    )
+    return everywhere[positions]
+
+
+def _lengths(fields: Rows) -> Numbers:
+    lengths = np.full(len(fields), _ENTRY.itemsize, np.int64)
+    for name in ("name", "extra", "comment"):
+        lengths += fields[name]
+    return lengths
+
+
+def _names(block: bytes, positions: Numbers, fields: Rows) -> list[str]:
+    starts = positions + _ENTRY.itemsize
+    bounds = list(zip(starts.tolist(), (starts + fields["name"]).tolist(), strict=True))
+    text = block.decode("latin-1")  # a slice of it that is ASCII is the name
+    names = [text[begin:end] for begin, end in bounds]
+    if not all(map(str.isascii, names)):
+        for at, (begin, end) in enumerate(bounds):
+            if not names[at].isascii():
+                names[at] = decode_name(block[begin:end], int(fields["flags"][at]))
+    return names
+
+
+def _rows(path: Path, block: bytes, positions: Numbers, fields: Rows, end: _End) -> Rows:
+    """The members' numbers, refused where they cannot be true."""
+    rows = np.empty(len(fields), ROW)
+    for name in ("size", "crc", "stored_size", "method"):
+        rows[name] = fields[name]
+    rows["encrypted"] = fields["flags"] & ENCRYPTED
+    offsets = fields["offset"].astype(np.uint64)
+    for at in np.flatnonzero(
+        (fields["size"] == _BIG) | (fields["stored_size"] == _BIG) | (fields["offset"] == _BIG)
+    ).tolist():
+        extra_at = int(positions[at]) + _ENTRY.itemsize + int(fields["name"][at])
+        extra = block[extra_at : extra_at + int(fields["extra"][at])]
+        row, sizes = rows[at], (int(fields[name][at]) for name in ("size", "stored_size", "offset"))
+        row["size"], row["stored_size"], offsets[at] = _zip64_sizes(path, extra, *sizes)
+    longest = int(fields["name"].max())
+    if longest > MAX_NAME_BYTES:
+        raise damaged(path, f"a name has {longest} bytes, a path {MAX_NAME_BYTES} at most")
+    if not np.isin(fields["disk"], (0, _SMALL)).all():
+        raise _split(path)
+    # of 64 bits each: the sums below cannot be trusted before each part is small
+    room = end.directory_offset - end.prefix_bytes
+    begin = offsets + np.uint64(LOCAL.size) + fields["name"]
+    wrong = (offsets > room) | (rows["stored_size"] > room)
+    wrong |= begin + np.where(wrong, 0, rows["stored_size"]) > room
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        (name,) = _names(block, positions[at : at + 1], fields[at : at + 1])
+        raise damaged(path, f"{name!r} lies outside the file, or in the directory")
+    rows["offset"] = offsets + np.uint64(end.prefix_bytes)
+    return rows
 
 
 def _zip64_sizes(
@@ -201,16 +300,15 @@ def _zip64_sizes(
     raise damaged(path, "a zip64 entry has no sizes")
 
 
-def _check_overlap(
-    path: Path, member_offsets: "array[int]", member_ends: "array[int]", end: _End
-) -> None:
+def _check_overlap(path: Path, rows: Rows, header_ends: Numbers, end: _End) -> None:
     """Members that share bytes are how a small zip declares petabytes."""
-    offsets, ends = np.array(member_offsets, np.uint64), np.array(member_ends, np.uint64)
-    order = np.argsort(offsets, kind="stable")
-    nexts = np.append(offsets[order][1:], np.uint64(end.directory_offset))
-    (bad,) = np.nonzero(ends[order] > nexts)
+    order = np.argsort(rows["offset"], kind="stable")
+    offsets = rows["offset"][order]
+    ends = (header_ends + rows["stored_size"].astype(np.int64))[order]
+    nexts = np.append(offsets[1:], end.directory_offset)
+    (bad,) = np.nonzero(ends > nexts)
     if len(bad):
-        at = int(offsets[order[bad[0]]])
+        at = int(offsets[bad[0]])
         msg = f"the member at byte {at} overlaps what follows it ({len(bad)} such members)"
         raise damaged(path, msg)
 

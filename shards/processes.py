@@ -1,49 +1,64 @@
-"""Tasks dealt to processes, results in the order of the tasks, few of them under way."""
+"""Tasks dealt to processes, results in the order of the tasks, few of them under way.
+
+Each process has a pipe of its own, and nothing is shared but the files they write: whichever is
+killed, at whatever moment, holds no lock that another one waits for (`ProcessPoolExecutor` can
+hang so).
+"""
 
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import pickle
 import signal
 import threading
-from collections import deque
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from shards.error import ShardError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-
 _FORKED = multiprocessing.get_context("forkserver")
 """Forks are made from a process that has imported what they need and holds nothing else: each is
 there in 20 ms, where a new interpreter takes 300, and shares that one's memory."""
 
 
-def prepare(num_processes: int) -> None:
-    """Have the process that others are forked from start, while this one does something else."""
-    if num_processes > 1:
-        _FORKED.set_forkserver_preload(["__main__", "shards.shard"])
-        multiprocessing.forkserver.ensure_running()
+class _Worker(NamedTuple):
+    process: BaseProcess
+    pipe: Connection
 
 
 class Processes:
-    """So many processes while the context is open; 1 runs everything in this one."""
+    """So many processes while the context is open; 1 runs everything in this one.
+
+    They start while the caller goes on.
+    """
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._pool: ProcessPoolExecutor | None = None
+        self._workers: list[_Worker] = []
+        self._starting = threading.Thread(target=self._start)
 
     def __enter__(self) -> Self:
         if self._number > 1:
-            prepare(self._number)
-            self._pool = ProcessPoolExecutor(
-                self._number, mp_context=_FORKED, initializer=_serve_the_parent
-            )
+            _FORKED.set_forkserver_preload(["__main__", "shards.shard"])
+            multiprocessing.forkserver.ensure_running()
+            self._starting.start()
         return self
+
+    def _start(self) -> None:
+        for _ in range(self._number):
+            here, there = _FORKED.Pipe()
+            process = _FORKED.Process(target=_serve, args=(there,))
+            process.start()
+            there.close()
+            self._workers.append(_Worker(process, here))
 
     def __exit__(
         self,
@@ -51,8 +66,15 @@ class Processes:
         value: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        if self._number == 1:
+            return
+        self._starting.join()
+        for worker in self._workers:
+            worker.pipe.close()  # an idle process ends by that
+            if kind is not None:
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join()
 
     def map(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         """The function's results in the order of the tasks; few tasks are made ahead of their turn.
@@ -60,38 +82,73 @@ class Processes:
         Raises:
             ShardError: A process was killed.
         """
-        if self._pool is None:
+        if self._number == 1:
             yield from map(function, tasks)
             return
-        results: deque[Future[Result]] = deque()
-        unfinished: set[Future[Result]] = set()
+        self._starting.join()
+        waiting = (pickle.dumps((function, task), pickle.HIGHEST_PROTOCOL) for task in tasks)
         try:
-            for task in tasks:
-                results.append(self._pool.submit(function, task))
-                unfinished.add(results[-1])
-                # the one that finishes first makes room, wherever it stands in the order
-                while len(unfinished) > 2 * self._number:
-                    _, unfinished = wait(unfinished, return_when=FIRST_COMPLETED)
-                while results and results[0].done():
-                    yield results.popleft().result()
-            while results:
-                yield results.popleft().result()
-        except BrokenProcessPool:
+            yield from self._results(waiting)
+        except (EOFError, ConnectionError):
             msg = (
                 "a process was killed (out of memory?); run the same command again, "
                 "with fewer --processes if memory is short"
             )
             raise ShardError(msg) from None
 
+    def _results(self, tasks: Iterator[bytes]) -> Iterator[Any]:
+        """The next tasks are ready when a process asks for one."""
+        idle, busy = [worker.pipe for worker in self._workers], dict[Connection, int]()
+        results: dict[int, Any] = {}
+        ahead = list(islice(tasks, self._number))
+        sent = given = 0
+        while True:
+            while ahead and idle:
+                pipe = idle.pop()
+                pipe.send_bytes(ahead.pop(0))
+                busy[pipe] = sent
+                sent += 1
+            ahead += islice(tasks, self._number - len(ahead))
+            while given in results:  # only now: whoever takes them may take long
+                yield results.pop(given)
+                given += 1
+            if not busy:
+                return
+            for answering in wait(list(busy)):
+                assert isinstance(answering, Connection)
+                results[busy.pop(answering)] = _received(answering)
+                idle.append(answering)
 
-def _serve_the_parent() -> None:
-    """Ctrl-C is the parent's affair; but when the parent is killed, its processes end with it."""
+
+def _received(pipe: Connection) -> Any:
+    failed, value = pickle.loads(pipe.recv_bytes())
+    if failed:
+        raise value
+    return value
+
+
+def _serve(pipe: Connection) -> None:
+    """Work until the parent closes the pipe. Ctrl-C is its affair; killed, it takes us with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def wait() -> None:
+    def end_with_parent() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    while True:
+        try:
+            function, task = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        try:
+            result = False, function(task)
+        except Exception as error:
+            error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
+            result = True, error
+        try:
+            pipe.send_bytes(pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
+        except ConnectionError:  # nobody wants it any more
+            return

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shards.archive import digest, open_sources
+from shards.archive import open_sources
 from shards.collection import uncollected
 from shards.error import ShardError
 from shards.layouts import Layout, find_layout
@@ -40,7 +40,7 @@ class Reading:
                 name=archive.name,
                 bytes=archive.size_bytes,
                 members=len(archive.members),
-                digest=digest(archive),
+                digest=archive.digest,
             )
             for archive in self.members.archives
         )

@@ -1,66 +1,59 @@
 """What a process is told of the shard it writes: columns of numbers and names.
 
 A set of 400,000 samples as objects takes a gigabyte and 10 us a sample on its way to a process;
-as columns a tenth of both. A sample becomes an object when its turn comes.
+as columns a tenth of both. A sample becomes an object only where it is looked at by itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from shards.archive import Archive, Member
-from shards.index import UNKNOWN
+import numpy as np
+import numpy.typing as npt
+
+from shards.archive import Archive
+from shards.index import PARTS, UNKNOWN
+from shards.members import Member, Rows
 from shards.repair import DepthStorage
 from shards.triplet import Members, Triplet, safe_key
 
 
-class SampleTask(NamedTuple):
-    """One sample to write: its three members and what `KEY.json` says of it."""
+class Facts(NamedTuple):
+    """What `KEY.json` and the index say of a sample beside its images."""
 
     key: str
-    archives: tuple[int, int, int]
-    members: tuple[Member, Member, Member]
     background: str | None
     background_number: int
+    """Position in `backgrounds.tar`; -1 unknown."""
     foreground: str | None
     foreground_number: int
+    """Position in the manifest's list; -1 unknown."""
     mirrored: bool | None
 
 
-_Facts = tuple[str, str | None, int, str | None, int, bool | None]
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SampleTasks:
-    """The samples of a shard in order; three members each."""
+    """The samples of a shard in order; the three members of each are its composite, mask, depth."""
 
-    names: list[str] = field(default_factory=list)
-    """Of the members."""
-    numbers: list[int] = field(default_factory=list)
-    """Of each member its archive, then the fields of `Member` after the name."""
-    facts: list[_Facts] = field(default_factory=list)
-    """The fields of `SampleTask` without archives and members."""
+    facts: list[Facts]
+    names: list[str]
+    """Of the members, three for each sample."""
+    rows: Rows
+    """(samples, 3) of `shards.members.ROW`."""
+    archives: npt.NDArray[np.int64]
+    """(samples, 3) numbers of the members' archives."""
 
     def __len__(self) -> int:
         return len(self.facts)
 
-    def __iter__(self) -> Iterator[SampleTask]:
-        fields = iter(self.numbers)
-        names = iter(self.names)
-        # one iterator seven times: each step takes one member's numbers
-        numbers = zip(*[fields] * 7, strict=True)
-        found = (
-            (archive, Member(next(names), size, crc, offset, stored, method, bool(encrypted)))
-            for archive, size, crc, offset, stored, method, encrypted in numbers
-        )
-        for facts, one, two, three in zip(self.facts, found, found, found, strict=True):
-            archives, members = (one[0], two[0], three[0]), (one[1], two[1], three[1])
-            yield SampleTask(facts[0], archives, members, *facts[1:])
+    def member(self, sample: int, part: int) -> Member:
+        """One member of one sample."""
+        return Member(self.names[len(PARTS) * sample + part], *self.rows[sample, part].tolist())
 
 
 def sample_tasks(
-    triplets: Iterable[Triplet],
+    triplets: Sequence[Triplet],
     members: Members,
     backgrounds: Mapping[str, int],
     foregrounds: Mapping[str, int],
@@ -73,22 +66,28 @@ def sample_tasks(
         backgrounds: Id to position in `backgrounds.tar`.
         foregrounds: Id to position in the manifest.
     """
-    stems: dict[str | None, tuple[str | None, int]] = {
+    numbers = np.array([triplet[1:4] for triplet in triplets], np.int64)
+    names = members.table.names
+    return SampleTasks(
+        facts=list(_facts(triplets, backgrounds, foregrounds)),
+        names=[names[number] for number in numbers.ravel().tolist()],
+        rows=members.table.rows[numbers],
+        archives=members.archive_numbers(numbers),
+    )
+
+
+def _facts(
+    triplets: Iterable[Triplet], backgrounds: Mapping[str, int], foregrounds: Mapping[str, int]
+) -> Iterable[Facts]:
+    scenes: dict[str | None, tuple[str | None, int]] = {
         name: (safe_key(name), number) for name, number in backgrounds.items()
     }
-    tasks = SampleTasks()
-    names, numbers, facts = tasks.names, tasks.numbers, tasks.facts
-    for triplet in triplets:
-        for part in triplet[1:4]:
-            archive, member = members.locate(part)
-            names.append(member.name)
-            numbers.append(archive)
-            numbers.extend(member[1:])
-        background, number = stems.get(triplet.background, (None, UNKNOWN))
-        foreground = triplet.foreground
-        known = UNKNOWN if foreground is None else foregrounds.get(foreground, UNKNOWN)
-        facts.append((triplet.key, background, number, foreground, known, triplet.mirrored))
-    return tasks
+    nowhere = (None, UNKNOWN)
+    objects = dict(foregrounds)
+    for key, _, _, _, background, foreground, mirrored in triplets:
+        scene, number = scenes.get(background, nowhere)
+        which = UNKNOWN if foreground is None else objects.get(foreground, UNKNOWN)
+        yield Facts(key, scene, number, foreground, which, mirrored)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

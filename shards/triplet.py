@@ -12,12 +12,20 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
-from shards.archive import Archive, Member, MemberError
+import numpy as np
+import numpy.typing as npt
+
+from shards.archive import Archive, MemberError
+from shards.members import Member, MemberTable
 
 _DIGITS = re.compile(r"(\d+)")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+_SAFE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,78}[A-Za-z0-9_])?")
+"""What `safe_key` leaves as it is."""
+
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
+_SUSPICIOUS = ("//", "/../", "/._", "\\", "/__MACOSX/")
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 
 
@@ -63,31 +71,39 @@ class Members:
 
     def __init__(self, archives: Sequence[Archive]) -> None:
         self.archives = archives
+        self.table = MemberTable.joined([archive.members for archive in archives])
         self._starts = [0, *accumulate(len(archive.members) for archive in archives)]
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return len(self.table)
 
     def __getitem__(self, number: int) -> Member:
-        return self.locate(number)[1]
+        return self.table[number]
 
     def __iter__(self) -> Iterator[Member]:
-        for archive in self.archives:
-            yield from archive.members
+        return iter(self.table)
 
     @cached_property
-    def kinds(self) -> list[Member]:
-        """One member of each kind of name: those that differ in digits alone are of one kind."""
-        return list({member.name.translate(_DIGITS_TO_ZERO): member for member in self}.values())
+    def kinds(self) -> list[str]:
+        """One name of each kind: those that differ in digits alone are of one kind."""
+        names = self.table.names
+        # all at once: a translation for each would take as long as the listing
+        kinds = "\n".join(names).translate(_DIGITS_TO_ZERO).split("\n")
+        if len(kinds) != len(names):  # a name with a line break
+            kinds = [name.translate(_DIGITS_TO_ZERO) for name in names]
+        return list(dict(zip(kinds, names, strict=True)).values())
 
     def archive_number(self, number: int) -> int:
         """Which archive holds a member."""
         return bisect_right(self._starts, number) - 1
 
+    def archive_numbers(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Which archive holds each of some members."""
+        return np.searchsorted(self._starts, numbers, side="right") - 1
+
     def locate(self, number: int) -> tuple[int, Member]:
         """A member, and which archive holds it."""
-        archive = bisect_right(self._starts, number) - 1
-        return archive, self.archives[archive].members[number - self._starts[archive]]
+        return self.archive_number(number), self.table[number]
 
     def read(self, number: int) -> bytes:
         """The member's checked content."""
@@ -109,6 +125,13 @@ def safe_key(stem: str) -> str:
     return _UNSAFE.sub("-", stem)[:80].strip("-") or "sample"
 
 
+def safe_keys(stems: Sequence[str]) -> Sequence[str]:
+    """`safe_key` of each."""
+    if all(map(_SAFE.fullmatch, stems)):
+        return stems
+    return [safe_key(stem) for stem in stems]
+
+
 def is_debris(name: str) -> bool:
     """Whether a member is litter of an operating system, or a folder's own entry."""
     file = name.rpartition("/")[2]
@@ -127,6 +150,19 @@ def is_unsafe(name: str) -> bool:
         or (".." in name and ".." in name.replace("\\", "/").split("/"))
         or name[1:2] == ":"
         or (not name.isprintable() and _CONTROL.search(name) is not None)
+    )
+
+
+def all_plain(folder: str, files: Sequence[str]) -> bool:
+    """Whether no file of a folder is debris or unsafe; False where only a closer look tells."""
+    text = f"/{'/'.join(files)}/"
+    return (
+        bool(folder)
+        and not is_debris(f"{folder}/x")
+        and not is_unsafe(f"{folder}/x")
+        and not any(sign in text for sign in _SUSPICIOUS)
+        and _LITTER.isdisjoint(files)
+        and text.isprintable()
     )
 
 

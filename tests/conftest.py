@@ -1,5 +1,9 @@
 """Data for all tests: made once a session by the product's own synthesiser and converter."""
 
+import json
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,3 +30,17 @@ def small_set(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     convert(config)
     return out
+
+
+@pytest.fixture
+def soak_report() -> Callable[..., None]:
+    """Prints a soak's figures, and writes them as NAME.json into the folder MASKDEPTH_SOAK_OUT."""
+
+    def report(name: str, **figures: object) -> None:
+        sys.stdout.write(f"\n{name}: {json.dumps(figures)}\n")
+        if folder := os.environ.get("MASKDEPTH_SOAK_OUT"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(figures, indent=2, sort_keys=True) + "\n"
+            (Path(folder) / f"{name}.json").write_text(text)
+
+    return report

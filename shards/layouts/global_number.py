@@ -15,7 +15,6 @@ plain, even ones mirrored at the same position.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 
 from shards.layouts.matching import (
     AUXILIARY,
@@ -23,7 +22,7 @@ from shards.layouts.matching import (
     Facts,
     LayoutOptions,
     Named,
-    Related,
+    Relation,
     Sorted,
     join,
     relate_equal_keys,
@@ -85,13 +84,15 @@ def _read(name: str) -> Named | None:
     return Named(AUXILIARY, stem) if known else None
 
 
-def _related_by_labels(members: Members, files: list[int]) -> Iterator[Related]:
+def _related_by_labels(members: Members, files: list[int]) -> Relation:
+    rows = []
     for row in tab_separated(members, files, fields=5):
         background, foreground, *images = (split_stem(field)[1] for field in row)
         keys = [_key(digits[1]) if (digits := _DIGITS.search(stem)) else stem for stem in images]
         composite, mask, depth = keys
         mirrored = _number(composite) % 2 == 0 if _DIGITS.search(composite) else None
-        yield Related(composite, mask, depth, Facts(background, foreground, mirrored))
+        rows.append((composite, mask, depth, Facts(background, foreground, mirrored)))
+    return Relation(*zip(*rows, strict=True)) if rows else Relation()
 
 
 def _key(digits: str) -> str:

@@ -5,8 +5,10 @@ Positions in a listing never decide anything. Whatever cannot be used is rejecte
 every member has exactly one fate.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from shards.archive import MemberError
@@ -16,11 +18,13 @@ from shards.triplet import (
     Members,
     Rejection,
     Triplet,
+    all_plain,
     first_of,
     is_debris,
     is_unsafe,
     natural,
     safe_key,
+    safe_keys,
     split_stem,
 )
 
@@ -58,13 +62,15 @@ class LayoutOptions:
     """class-folders: take the disparity beside each composite as its depth."""
 
 
-class Related(NamedTuple):
-    """Which keys form a triplet."""
+@dataclass(slots=True)
+class Relation:
+    """Which keys form triplets: columns of equal length."""
 
-    composite: str
-    mask: str
-    depth: str
-    facts: Facts
+    composites: Sequence[str] = field(default_factory=list)
+    masks: Sequence[str] = field(default_factory=list)
+    depths: Sequence[str] = field(default_factory=list)
+    facts: Sequence[Facts] = field(default_factory=list)
+    """Of the composites."""
 
 
 class Sorted(NamedTuple):
@@ -82,73 +88,162 @@ def sees(
     Digits must not decide what a name's role is.
     """
     wanted = set(roles)
-    for member in members.kinds:
-        if (named := read(member.name)) is not None:
+    for name in members.kinds:
+        if (named := read(name)) is not None:
             wanted.discard(named.role)
             if not wanted:
                 return True
     return False
 
 
-def sort_members(members: Members, read: Callable[[str], Named | None]) -> Sorted:
+def sort_members(
+    members: Members, read: Callable[[str], Named | None], folders: Mapping[str, str] | None = None
+) -> Sorted:
     """Sort every member by what its name says.
 
     Identical copies of a member are debris; different members of one name spoil it.
+
+    Args:
+        members: Of all sources.
+        read: What a name says; None: nothing that the layout knows.
+        folders: By the name of a folder the role that all its files have, their stems being their
+            keys, as `read` would say of each: so that a million names need not be read one by one.
     """
     found = Match(triplets=[], backgrounds={})
-    by_role: dict[str, dict[str, list[int]]] = {role: {} for role in (*IMAGES, "background")}
-    for number, member in enumerate(members):
-        name = member.name
-        if is_debris(name):
-            found.debris.append(number)
-        elif is_unsafe(name):
-            key = safe_key(split_stem(name)[1])
-            found.rejected.append(Rejection(key, (number,), "unsafe member name"))
-        elif (named := read(name)) is None:
-            found.debris.append(number)
-        elif named.role == AUXILIARY:
-            found.auxiliary.append(number)
-        else:
-            by_role[named.role].setdefault(named.key, []).append(number)
-    single = {role: _single(members, keys, found) for role, keys in by_role.items()}
+    by_role = {role: _Keys() for role in (*IMAGES, "background")}
+    for folder, (numbers, files) in _by_folder(members).items():
+        role = (folders or {}).get(folder.rpartition("/")[2])
+        if role in by_role and all_plain(folder, files):
+            by_role[role].add([file.partition(".")[0] for file in files], numbers)
+            continue
+        for number in numbers:
+            _sort_one(members.table.names[number], number, read, by_role, found)
+    single = {role: keys.single(members, found) for role, keys in by_role.items()}
     ids = sorted(single["background"], key=natural)
     found.backgrounds = {name: single["background"][name] for name in ids}
     return Sorted(single, found)
 
 
-def relate_equal_keys(members: Sorted, facts: Callable[[str], Facts]) -> list[Related]:
+def _by_folder(members: Members) -> dict[str, tuple[list[int], list[str]]]:
+    """Path of a folder to its members and their file names."""
+    found: dict[str, tuple[list[int], list[str]]] = {}
+    for number, name in enumerate(members.table.names):
+        folder, _, file = name.rpartition("/")
+        if folder not in found:
+            found[folder] = ([], [])
+        numbers, files = found[folder]
+        numbers.append(number)
+        files.append(file)
+    return found
+
+
+def _sort_one(
+    name: str,
+    number: int,
+    read: Callable[[str], Named | None],
+    by_role: Mapping[str, "_Keys"],
+    found: Match,
+) -> None:
+    if is_debris(name):
+        found.debris.append(number)
+    elif is_unsafe(name):
+        key = safe_key(split_stem(name)[1])
+        found.rejected.append(Rejection(key, (number,), "unsafe member name"))
+    elif (named := read(name)) is None:
+        found.debris.append(number)
+    elif named.role == AUXILIARY:
+        found.auxiliary.append(number)
+    else:
+        by_role[named.role].add([named.key], [number])
+
+
+class _Keys:
+    """The members of one role by key."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] = {}
+        self._repeated: dict[str, list[int]] = {}
+
+    def add(self, keys: Sequence[str], numbers: Sequence[int]) -> None:
+        new = dict(zip(keys, numbers, strict=True))
+        if len(new) == len(keys) and self._first.keys().isdisjoint(new):
+            self._first.update(new)
+            return
+        for key, number in zip(keys, numbers, strict=True):
+            if key in self._first:
+                self._repeated.setdefault(key, [self._first[key]]).append(number)
+            else:
+                self._first[key] = number
+
+    def single(self, members: Members, found: Match) -> dict[str, int]:
+        """One member for each key; copies are debris, and what differs is rejected."""
+        for key, numbers in self._repeated.items():
+            first, others, same = first_of(members, sorted(numbers))
+            if same:
+                self._first[key] = first
+                found.debris.extend(others)
+            else:
+                del self._first[key]
+                reason = f"{len(numbers)} different members have this name"
+                found.rejected.append(Rejection(safe_key(key), tuple(sorted(numbers)), reason))
+        return self._first
+
+
+def relate_equal_keys(members: Sorted, facts: Callable[[str], Facts]) -> Relation:
     """The relation where composite, mask and depth share a key."""
-    keys = dict.fromkeys(key for role in IMAGES for key in members.single[role])
-    return [Related(key, key, key, facts(key)) for key in keys]
+    keys = list(dict.fromkeys(key for role in IMAGES for key in members.single[role]))
+    return Relation(keys, keys, keys, [facts(key) for key in keys])
 
 
-def join(members: Sorted, relation: Iterable[Related]) -> Match:
+def join(members: Sorted, relation: Relation) -> Match:
     """Form the triplets of a relation; what it leaves over is rejected."""
     single, found = members
-    composites, masks, depths = (single[role] for role in IMAGES)
-    claimed: set[int] = set()
-    related: set[str] = set()
-    for row in relation:
-        if row.composite in related:
-            continue  # two archives may each carry the whole relation
-        related.add(row.composite)
-        numbers = composites.get(row.composite), masks.get(row.mask), depths.get(row.depth)
-        present = tuple(number for number in numbers if number is not None)
-        claimed.update(present)
-        if len(present) == len(IMAGES):
-            composite, mask, depth = present
-            key = safe_key(row.composite)
-            found.triplets.append(Triplet(key, composite, mask, depth, *row.facts))
-        elif present:
-            missing = [role for role, number in zip(IMAGES, numbers, strict=True) if number is None]
-            reason = f"has no {' and no '.join(missing)}"
-            found.rejected.append(Rejection(safe_key(row.composite), present, reason))
-    for role in IMAGES:
-        for key, number in single[role].items():
-            if number not in claimed:
-                reason = f"{role} that no triplet claims"
-                found.rejected.append(Rejection(safe_key(key), (number,), reason))
+    columns = (relation.composites, relation.masks, relation.depths)
+    numbers = [list(map(single[role].get, column))
+               for role, column in zip(IMAGES, columns, strict=True)]  # fmt: skip
+    facts, composites = relation.facts, relation.composites
+    whole = all(None not in column for column in numbers)
+    if not whole or len(set(composites)) < len(composites):
+        kept = _complete(relation, numbers, found)
+        numbers = [[column[at] for at in kept] for column in numbers]
+        facts, composites = [facts[at] for at in kept], [composites[at] for at in kept]
+    new_triplet = partial(tuple.__new__, Triplet)  # a third of the time of calling the class
+    rows = zip(safe_keys(composites), *numbers, *zip(*facts, strict=True), strict=True)
+    found.triplets.extend(map(new_triplet, rows))
+    _reject_unclaimed(single, found)
     return found
+
+
+def _complete(
+    relation: Relation, numbers: Sequence[Sequence[int | None]], found: Match
+) -> list[int]:
+    """Which rows have all their images; the others are rejected, and repeated ones left out."""
+    related: set[str] = set()
+    kept = []
+    for at, composite in enumerate(relation.composites):
+        if composite in related:
+            continue  # two archives may each carry the whole relation
+        related.add(composite)
+        present = tuple(number for column in numbers if (number := column[at]) is not None)
+        if len(present) == len(IMAGES):
+            kept.append(at)
+        elif present:
+            missing = [role for role, column in zip(IMAGES, numbers, strict=True)
+                       if column[at] is None]  # fmt: skip
+            reason = f"has no {' and no '.join(missing)}"
+            found.rejected.append(Rejection(safe_key(composite), present, reason))
+    return kept
+
+
+def _reject_unclaimed(single: Mapping[str, Mapping[str, int]], found: Match) -> None:
+    claimed = set(itertools.chain.from_iterable(triplet[1:4] for triplet in found.triplets))
+    claimed.update(number for rejection in found.rejected for number in rejection.members)
+    for role in IMAGES:
+        if not claimed.issuperset(single[role].values()):
+            for key, number in single[role].items():
+                if number not in claimed:
+                    reason = f"{role} that no triplet claims"
+                    found.rejected.append(Rejection(safe_key(key), (number,), reason))
 
 
 def tab_separated(members: Members, files: Iterable[int], fields: int) -> Iterator[list[str]]:
@@ -178,19 +273,3 @@ def tab_separated(members: Members, files: Iterable[int], fields: int) -> Iterat
                 )
                 raise ShardError(msg)
             yield row
-
-
-def _single(members: Members, keys: dict[str, list[int]], found: Match) -> dict[str, int]:
-    single = {}
-    for key, numbers in keys.items():
-        if len(numbers) == 1:
-            single[key] = numbers[0]
-            continue
-        first, others, same = first_of(members, numbers)
-        if same:
-            single[key] = first
-            found.debris.extend(others)
-        else:
-            reason = f"{len(numbers)} different members have this name"
-            found.rejected.append(Rejection(safe_key(key), tuple(numbers), reason))
-    return single

@@ -11,14 +11,14 @@ Without `file_map.txt` the relation is read off the names, which say the same.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from shards.layouts.matching import (
     AUXILIARY,
     Facts,
     LayoutOptions,
     Named,
-    Related,
+    Relation,
     join,
     sees,
     sort_members,
@@ -54,14 +54,20 @@ def match(members: Members, options: LayoutOptions) -> Match:
         ShardError: `file_map.txt` cannot be read.
     """
     del options  # the names say everything
-    by_role = sort_members(members, _read)
+    images = {folder: role for folder, role in _ROLES.items() if role != AUXILIARY}
+    by_role = sort_members(members, _read, images)
     files = [number for number in by_role.found.auxiliary
              if members[number].name.rpartition("/")[2] == _RELATION]  # fmt: skip
-    if not files:
-        return join(by_role, _relation(_rows_by_name(by_role.single["composite"])))
-    rows = [tuple(split_stem(field)[1] for field in row)
-            for row in tab_separated(members, files, fields=4)]  # fmt: skip
-    return join(by_role, _relation(rows))
+    if files:
+        rows = list(tab_separated(members, files, fields=4))
+        backgrounds, *images_of = (_stems(column) for column in zip(*rows, strict=True))
+    else:
+        stems = [stem for stem in by_role.single["composite"] if _COMPOSITE.fullmatch(stem)]
+        backgrounds = [stem.rsplit("_", 2)[0] for stem in stems]
+        images_of = [stems, [f"{stem}_mask" for stem in stems],
+                     [f"{stem}_depth_map" for stem in stems]]  # fmt: skip
+    composites, masks, depths = images_of
+    return join(by_role, Relation(composites, masks, depths, _facts(backgrounds, composites)))
 
 
 def _read(name: str) -> Named | None:
@@ -72,24 +78,38 @@ def _read(name: str) -> Named | None:
     return Named(AUXILIARY, stem) if known else None
 
 
-def _relation(rows: list[tuple[str, ...]]) -> Iterable[Related]:
-    half = _half(composite for _, composite, _, _ in rows)
-    for background, composite, mask, depth in rows:
-        foreground, mirrored = None, None
-        if named := _COMPOSITE.fullmatch(composite):
-            foreground, mirrored = named["foreground"], int(named["variant"]) > half
-        yield Related(composite, mask, depth, Facts(background, foreground, mirrored))
+def _stems(fields: Sequence[str]) -> Sequence[str]:
+    if not any(sign in field for field in fields for sign in "/."):
+        return fields
+    return [split_stem(field)[1] for field in fields]
 
 
-def _rows_by_name(composites: Iterable[str]) -> list[tuple[str, ...]]:
+def _facts(backgrounds: Sequence[str], composites: Sequence[str]) -> list[Facts]:
+    named = list(_parts(composites))
+    half = _half(variant for _, variant in filter(None, named))
     return [
-        (named["background"], stem, f"{stem}_mask", f"{stem}_depth_map")
-        for stem in composites
-        if (named := _COMPOSITE.fullmatch(stem))
+        Facts(background, *(parts[0], parts[1] > half) if parts else (None, None))
+        for background, parts in zip(backgrounds, named, strict=True)
     ]
 
 
-def _half(stems: Iterable[str]) -> int:
+def _parts(stems: Iterable[str]) -> Iterator[tuple[str, int] | None]:
+    """Foreground and variant of composites: `bg001_fg001_07` is (`fg001`, 7)."""
+    variants: dict[str, int] = {}  # a few dozen endings
+    foregrounds: set[str] = set()
+    for stem in stems:
+        first, _, last = stem.rpartition("_")
+        foreground = first.rpartition("_")[2]
+        if last not in variants or foreground not in foregrounds:
+            named = _COMPOSITE.fullmatch(stem)
+            if named is None:
+                yield None
+                continue
+            variants[last] = int(named["variant"])
+            foregrounds.add(foreground)
+        yield foreground, variants[last]
+
+
+def _half(variants: Iterable[int]) -> int:
     """Past which variant objects are mirrored: 20 in the original, half where there are more."""
-    variants = [int(named["variant"]) for stem in stems if (named := _COMPOSITE.fullmatch(stem))]
     return max(_VARIANTS_PER_HALF, max(variants, default=0) // 2)

@@ -1,9 +1,6 @@
 """Forged zips: every field of every header at the test's command, and a tiny data set to poison."""
 
-import json
-import os
 import struct
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -141,17 +138,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     (path,) = folder.glob("*.zip")
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-@pytest.fixture
-def soak_report() -> Callable[..., None]:
-    """Prints a soak's figures, and writes them as NAME.json into the folder MASKDEPTH_SOAK_OUT."""
-
-    def report(name: str, **figures: object) -> None:
-        sys.stdout.write(f"\n{name}: {json.dumps(figures)}\n")
-        if folder := os.environ.get("MASKDEPTH_SOAK_OUT"):
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            text = json.dumps(figures, indent=2, sort_keys=True) + "\n"
-            (Path(folder) / f"{name}.json").write_text(text)
-
-    return report

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.archive import MemberError, ZipArchive, digest, open_sources, open_zip
+from shards.archive import MemberError, ZipArchive, open_sources, open_zip
 from shards.error import ShardError
 
 
@@ -51,6 +51,34 @@ def test_a_zip64_archive_with_a_program_before_it_is_read(tmp_path: Path) -> Non
     assert content_of(open_zip(path, "a.zip")) == {"a.jpg": b"image"}
 
 
+@given(st.lists(st.sampled_from([b"a", b"PK\1\2", b"PK\1\2" + bytes(60), b"PK\5\5"]), max_size=6))
+def test_signatures_inside_names_and_comments_are_no_entries(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[bytes]
+) -> None:
+    """The directory is listed by its signatures, and whatever looks like one may lie in it."""
+    path = tmp_path_factory.mktemp("zip") / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, piece in enumerate(pieces):
+            info = zipfile.ZipInfo(f"{number} {piece.decode('ascii')}".replace("\0", "."))
+            info.comment = piece + b"PK\1\2"
+            archive.writestr(info, piece)
+    with zipfile.ZipFile(path) as reference:
+        expected = {name: reference.read(name) for name in reference.namelist()}
+    archive_ = open_zip(path, "a.zip")
+    assert content_of(archive_) == expected
+    archive_.close()
+
+
+def test_a_directory_longer_than_a_block_is_listed_whole(tmp_path: Path) -> None:
+    """Entries of every length straddle the borders at which it is read."""
+    names = [f"{number}{'x' * (number * 7919 % 300)}" for number in range(9_000)]
+    path = make_zip(tmp_path / "a.zip", dict.fromkeys(names, b"."))
+    listed = open_zip(path, "a.zip").members
+    assert listed.names == names
+    assert [member.name for member in listed[10:13]] == names[10:13]
+    assert listed[-1].name == names[-1]
+
+
 def test_a_folder_gives_its_zips_and_its_loose_files(tmp_path: Path) -> None:
     (tmp_path / "Background").mkdir()
     (tmp_path / "Background" / "bg1.jpg").write_bytes(b"one")
@@ -65,7 +93,7 @@ def test_a_folder_gives_its_zips_and_its_loose_files(tmp_path: Path) -> None:
 def test_sources_are_ordered_by_name_and_not_by_argument(tmp_path: Path) -> None:
     paths = [make_zip(tmp_path / f"{name}.zip", {name: b"x"}) for name in "ab"]
     one, other = open_sources(paths), open_sources(paths[::-1])
-    assert [digest(archive) for archive in one] == [digest(archive) for archive in other]
+    assert [archive.digest for archive in one] == [archive.digest for archive in other]
 
 
 def patched(offset: int, value: bytes) -> Callable[[bytearray], None]:

@@ -17,7 +17,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from shards.archive import MAX_MEMBER_BYTES, MemberError, digest, open_sources, open_zip
+from shards.archive import MAX_MEMBER_BYTES, MemberError, open_sources, open_zip
 from shards.convert import convert
 from shards.error import ShardError
 from shards.imagery import ImageError, decode, read_header
@@ -618,7 +618,7 @@ def test_a_folder_gives_its_readable_files_whatever_lies_beside_them(
     (member,) = archive.members
     assert member.name == "odd\\xff.jpeg"
     assert archive.read(member) == tiny[VICTIM]
-    assert len(digest(archive)) == 64
+    assert len(archive.digest) == 64
     (folder / "odd.zip").mkdir()
     (folder / "odd.zip" / "a.txt").write_bytes(b"a")
     assert [len(archive.members) for archive in open_sources([folder])] == [2]

@@ -121,7 +121,7 @@ def world(
     assert not rejected
     made.whole_set = out.rename(made.folder / "whole")
     for split in ("train", "val"):
-        with SampleSource(made.whole_set, read_manifest(made.whole_set), split) as source:
+        with SampleSource([open_set(made.whole_set)], split) as source:
             made.numbers += [source.backgrounds.tolist(), source.foregrounds.tolist()]
     return made
 
@@ -258,9 +258,9 @@ def read_everything(world: World, suffix: str, known: set[int]) -> None:
         open_set(world.whole_set, verify_hashes=True)
     kind, bad, numbers = f"{suffix} ", 0, []
     try:
-        manifest = open_set(world.whole_set)
+        opened = open_set(world.whole_set)
         for split in ("train", "val"):
-            with SampleSource(world.whole_set, manifest, split) as source:
+            with SampleSource([opened], split) as source:
                 numbers += [source.backgrounds.tolist(), source.foregrounds.tolist()]
                 for number in range(source.num_samples):
                     sample = source.read(number)

@@ -1,11 +1,14 @@
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from shards.processes import Processes, prepare
+from shards.error import ShardError
+from shards.processes import Processes
 
 NUM_TASKS = 40
 
@@ -64,7 +67,6 @@ def test_tasks_are_made_shortly_before_their_turn() -> None:
 
 
 def test_processes_are_forked_from_one_that_is_ready_beforehand() -> None:
-    prepare(2)
     with Processes(2) as processes:
         (parent, *_) = processes.map(parent_of, [0])
     assert parent != os.getpid()
@@ -72,3 +74,37 @@ def test_processes_are_forked_from_one_that_is_ready_beforehand() -> None:
 
 def parent_of(_: int) -> int:
     return os.getppid()
+
+
+def kill_own_process(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail(_: int) -> None:
+    msg = "no room"
+    raise OSError(msg)
+
+
+@pytest.mark.parametrize("killed", [0, 7])
+def test_a_killed_process_is_one_error_and_none_is_left(killed: int) -> None:
+    """At the first task or later; the others end with it, and at once."""
+    began = time.monotonic()
+    with Processes(2) as processes:
+        tasks = [0.01] * killed
+        assert list(processes.map(sleep_for, tasks)) == tasks
+        with pytest.raises(ShardError, match="a process was killed"):
+            list(processes.map(kill_own_process, range(3)))
+    assert time.monotonic() - began < 20
+    assert multiprocessing.active_children() == []
+
+
+def test_an_error_comes_back_as_it_was_with_the_place_where_it_happened() -> None:
+    with Processes(2) as processes, pytest.raises(OSError, match="no room") as caught:
+        list(processes.map(fail, range(3)))
+    assert "in fail" in caught.value.__notes__[0]
+
+
+def test_processes_that_are_not_asked_for_anything_end_too() -> None:
+    with Processes(2):
+        pass
+    assert multiprocessing.active_children() == []

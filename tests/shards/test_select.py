@@ -3,15 +3,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from shards.archive import Member
 from shards.error import ShardError
+from shards.members import Member, MemberTable
 from shards.select import select
 from shards.triplet import Members, Triplet
 
 
+def plain_member(name: str) -> Member:
+    return Member(name, 1, 0, 0, 1, 0, False)
+
+
 def sources(*archives: tuple[str, list[str]]) -> Members:
     return Members([
-        SimpleNamespace(name=name, members=[Member(n, 1, 0, 0, 1, 0, False) for n in names])
+        SimpleNamespace(name=name, members=MemberTable.of(map(plain_member, names)))
         for name, names in archives
     ])  # type: ignore[list-item]  # fmt: skip
 

@@ -2,12 +2,13 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shards.error import ShardError
-from shards.tar import BLOCK, TarWriter, header, read_members
+from shards.tar import BLOCK, TarWriter, header, headers, read_members
 
 
 @given(
@@ -19,6 +20,27 @@ def test_a_header_is_the_one_tarfile_writes(name: str, size: int) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size, 0o644, 0
     assert header(name, size) == info.tobuf(format=tarfile.USTAR_FORMAT)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.from_regex(r"[A-Za-z0-9_-]{1,90}\.(jpg|json)", fullmatch=True),
+            st.integers(0, 8**11 - 1),
+        ),
+        min_size=1,
+    )
+)
+def test_headers_made_together_are_the_ones_made_one_by_one(members: list[tuple[str, int]]) -> None:
+    names = [name.encode() for name, _ in members]
+    together = headers(names, np.array([size for _, size in members]))
+    assert together.tobytes() == b"".join(header(name, size) for name, size in members)
+
+
+@pytest.mark.parametrize(("name", "size"), [(b"a" * 100, 1), (b"a", 8**11)])
+def test_headers_made_together_refuse_what_one_alone_refuses(name: bytes, size: int) -> None:
+    with pytest.raises(ShardError, match="rename the source member"):
+        headers([b"fine", name], np.array([1, size]))
 
 
 @pytest.mark.parametrize("name", ["a" * 100, "two words.jpg", "grün.jpg", "w?.jpg"])

@@ -4,22 +4,24 @@ from pathlib import Path
 
 import pytest
 
-from shards.archive import FolderArchive, Member
-from shards.imagery import Header
-from shards.shard import _info
-from shards.task import SampleTask, sample_tasks
+from shards.archive import FolderArchive
+from shards.block import info
+from shards.members import Member, MemberTable
+from shards.task import Facts, sample_tasks
 from shards.triplet import Members, Triplet
 
 
 def member(name: str, size: int) -> Member:
-    return Member(name, size, 7, 2**40, size + 1, 8, True)
+    return Member(name, size, 7, 2**40, max(1, size - 1), 8, True)
 
 
 @pytest.fixture
 def members() -> Members:
     """Two archives; a forged size does not fit 63 bits."""
-    one = FolderArchive(Path("one"), "one", [member(name, 5) for name in "abc"])
-    other = FolderArchive(Path("other"), "other", [member("d", 2**64 - 1), member("e", 9)])
+    few = MemberTable.of(member(name, 5) for name in "abc")
+    one = FolderArchive(Path("one"), "one", few)
+    forged = MemberTable.of([member("d", 2**64 - 1), member("e", 9)])
+    other = FolderArchive(Path("other"), "other", forged)
     return Members([one, other])
 
 
@@ -30,15 +32,17 @@ def test_tasks_arrive_in_another_process_as_they_were_meant(members: Members) ->
         Triplet("third", 4, 1, 3, None, "fg0", False),
     ]
     tasks = sample_tasks(triplets, members, {"bg.0": 0, "bg.1": 1}, {"fg0": 0, "fg1": 1})
-    arrived = list(pickle.loads(pickle.dumps(tasks)))
+    arrived = pickle.loads(pickle.dumps(tasks))
     a, b, c, d, e = members
-    assert arrived == [
-        SampleTask("first", (0, 1, 1), (a, d, e), "bg-1", 1, "fg1", 1, True),
-        SampleTask("second", (0, 0, 0), (b, c, a), None, -1, None, -1, None),
-        SampleTask("third", (1, 0, 1), (e, b, d), None, -1, "fg0", 0, False),
+    assert arrived.facts == [
+        Facts("first", "bg-1", 1, "fg1", 1, True),
+        Facts("second", None, -1, None, -1, None),
+        Facts("third", None, -1, "fg0", 0, False),
     ]
-    assert all(isinstance(each, Member) for each in arrived[0].members)
-    assert len(tasks) == 3
+    assert arrived.archives.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 1]]
+    found = [[arrived.member(sample, part) for part in range(3)] for sample in range(3)]
+    assert found == [[a, d, e], [b, c, a], [e, b, d]]
+    assert len(arrived) == 3
 
 
 @pytest.mark.parametrize(
@@ -47,8 +51,7 @@ def test_tasks_arrive_in_another_process_as_they_were_meant(members: Members) ->
 @pytest.mark.parametrize("known", [True, False])
 def test_what_is_known_of_a_sample_is_written_as_json_writes_it(name: str, known: bool) -> None:
     background, foreground, mirrored = ("bg1", "fg1", False) if known else (None, None, None)
-    composite = member(name, 1)
-    task = SampleTask("k", (0, 0, 0), (composite,) * 3, background, 3, foreground, 4, mirrored)
+    facts = Facts("k", background, 3, foreground, 4, mirrored)
     expected = {
         "background": background,
         "background_number": 3 if known else None,
@@ -58,5 +61,5 @@ def test_what_is_known_of_a_sample_is_written_as_json_writes_it(name: str, known
         "member": name,
         "size": [48, 64],
     }
-    written = _info(task, f"{name}.zip", Header("jpg", 48, 64, 3))
+    written = info(facts, f"{name}.zip", name, (48, 64))
     assert written == json.dumps(expected).encode()

@@ -1,0 +1,270 @@
+"""Samples on their way from the archives into a tar, some at a time, in one buffer.
+
+The buffer is what will be appended to the tar. Members that keep their bytes are read straight to
+their places in it (`shards.direct`). Whatever is not as usual (compressed, repaired, damaged) is
+read and judged one by one (`shards.sample`), and takes its place in the order.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as quoted
+
+import numpy as np
+import numpy.typing as npt
+
+from shards.direct import DirectReader
+from shards.imagery import ImageError, Pixels
+from shards.index import PARTS
+from shards.sample import Image, Look, RejectedError, image_of, read_sample
+from shards.tar import BLOCK, headers
+from shards.task import Facts, ShardTask
+
+COMPONENTS = {"composite": "fgbg", "mask": "mask", "depth": "depth"}
+"""What a part is called between key and extension in the tar."""
+
+Numbers = npt.NDArray[np.int64]
+Truths = npt.NDArray[np.bool_]
+
+_MEMBERS = len(PARTS) + 1  # and KEY.json
+
+
+@dataclass(kw_only=True, slots=True)
+class Block:
+    """Some samples as they go into the tar; valid until the next block is made."""
+
+    data: memoryview
+    """Members with headers and padding."""
+    samples: list[int]
+    """Numbers in the shard of those that are in it."""
+    names: list[str]
+    """Of the members in the tar, four for each sample."""
+    offsets: Numbers
+    """(samples, 4) of the members' first bytes from the beginning of `data`."""
+    sizes: Numbers
+    """(samples, 4) bytes."""
+    crcs: Numbers
+    """(samples, 4) CRC-32."""
+    num_repaired: Sequence[int]
+    """By part."""
+    pixels: list[list[Pixels]]
+    """Of the samples that were looked at so closely, each part's."""
+    rejected: list[dict[str, str]]
+    """The samples that are not in it, with the member to blame and the reason."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Draft:
+    """A block in the making."""
+
+    samples: Numbers
+    direct: Truths
+    """(samples,) Which are read straight into the block; of the others `images` has the bytes."""
+    images: dict[int, list[Image]]
+    """By sample number; of the direct ones only those that were looked at closely."""
+    infos: list[bytes]
+    sizes: Numbers
+    headers_at: Numbers = field(init=False)
+    """(samples, 4) numbers of the 512-byte blocks that hold the members' headers."""
+    num_blocks: int = field(init=False)
+    crcs: Numbers = field(init=False)
+
+    def __post_init__(self) -> None:
+        blocks = 1 + -(-self.sizes // BLOCK)
+        ends = np.cumsum(blocks).reshape(self.sizes.shape)
+        self.headers_at = ends - blocks
+        self.num_blocks = int(ends[-1, -1]) if len(ends) else 0
+        self.crcs = np.zeros_like(self.sizes)
+
+    @property
+    def begins(self) -> Numbers:
+        """(samples, 4) of the members' first bytes."""
+        return (self.headers_at + 1) * BLOCK
+
+
+class BlockMaker:
+    """Makes the blocks of a shard, one after the other, in one buffer.
+
+    Args:
+        task: The shard.
+    """
+
+    def __init__(self, task: ShardTask) -> None:
+        self._task = task
+        self._buffer = bytearray()
+        self._direct = DirectReader(task)
+        self._usual = self._direct.usual()
+
+    def make(self, first: int, end: int) -> Block:
+        """The block of samples `first` to `end - 1`."""
+        rejected: list[dict[str, str]] = []
+        images: dict[int, list[Image]] = {}
+        samples = np.arange(first, end)
+        while True:
+            draft = self._draft(samples, images, rejected)
+            samples, known = draft.samples, self._direct.archives_known
+            failed = self._fill(draft)
+            if not failed.any():
+                return self._finished(draft, rejected)
+            if self._direct.archives_known == known:  # else it is known only now where to read
+                self._usual[samples[failed]] = False
+                if 2 * failed.sum() > len(failed):  # and so it would be with the rest
+                    self._usual[end:] = False
+
+    def _draft(
+        self,
+        samples: Numbers,
+        images: dict[int, list[Image]],
+        rejected: list[dict[str, str]],
+    ) -> _Draft:
+        """Read what is not as usual, and give everything its place."""
+        task, kept = self._task, []
+        for number in samples.tolist():
+            if not self._usual[number] and number not in images:
+                try:
+                    images[number] = read_sample(task, number, look_at(task, number))
+                except RejectedError as error:
+                    key = task.samples.facts[number].key
+                    line = {"key": key, "member": error.member, "reason": str(error)}
+                    rejected.append(line)
+                    continue
+            kept.append(number)
+        samples = np.array(kept, np.int64)
+        direct = self._usual[samples]
+        sizes = np.empty((len(samples), _MEMBERS), np.int64)
+        sizes[:, :-1] = task.samples.rows["size"][samples].astype(np.int64)
+        for at in np.flatnonzero(~direct).tolist():
+            sizes[at, :-1] = [len(image.data) for image in images[kept[at]]]
+        infos = [self._info(number) for number in kept]
+        sizes[:, -1] = [len(info) for info in infos]
+        return _Draft(samples=samples, direct=direct, images=images, infos=infos, sizes=sizes)
+
+    def _info(self, number: int) -> bytes:
+        task = self._task
+        archive = task.archives[task.samples.archives[number, 0]].name
+        name = task.samples.names[len(PARTS) * number]
+        return info(task.samples.facts[number], archive, name, task.image_size)
+
+    def _fill(self, draft: _Draft) -> Truths:
+        """Put every member in its place; returns which samples cannot stay as they were read."""
+        num_bytes = draft.num_blocks * BLOCK
+        if len(self._buffer) < num_bytes:
+            self._buffer = bytearray(num_bytes)
+        view = memoryview(self._buffer)
+        blocks = np.frombuffer(self._buffer, np.uint8, num_bytes).reshape(-1, BLOCK)
+        # what follows a member up to the next header
+        blocks[draft.headers_at + -(-draft.sizes // BLOCK)] = 0
+        begins = draft.begins
+        for at, content in zip(begins[:, -1].tolist(), draft.infos, strict=True):
+            view[at : at + len(content)] = content
+        draft.crcs[:, -1] = [zlib.crc32(content) for content in draft.infos]
+        for at in np.flatnonzero(~draft.direct).tolist():
+            images = draft.images[int(draft.samples[at])]
+            for part, (image, begin) in enumerate(zip(images, begins[at].tolist(), strict=False)):
+                view[begin : begin + len(image.data)] = image.data
+                draft.crcs[at, part] = image.crc
+        failed = np.zeros(len(draft.samples), bool)
+        if draft.direct.any():
+            failed[draft.direct] = self._fill_directly(draft, view)
+        return failed
+
+    def _fill_directly(self, draft: _Draft, view: memoryview) -> Truths:
+        """Read the members that keep their bytes; returns which samples are not as they should."""
+        samples = draft.samples[draft.direct]
+        rows, begins = self._task.samples.rows[samples], draft.begins[draft.direct, :-1]
+        draft.crcs[draft.direct, :-1] = rows["crc"]
+        sound, plain = self._direct.read(self._buffer, samples, begins)
+        for at in np.flatnonzero(sound).tolist():
+            number = int(samples[at])
+            look = look_at(self._task, number)
+            if look == "header" and self._task.check == "none" and plain[at]:
+                continue
+            if number not in draft.images:  # else it is here for the second time
+                images = self._look(number, look, view, begins[at])
+                if images is None:
+                    sound[at] = False
+                    continue
+                draft.images[number] = images
+            sound[at] = not any(image.is_repaired for image in draft.images[number])
+        return ~sound
+
+    def _look(
+        self, number: int, look: Look, view: memoryview, begins: Numbers
+    ) -> list[Image] | None:
+        """Look at one sample closely; None if it is not fit to train on."""
+        images, rows = [], self._task.samples.rows[number]
+        for part, begin in enumerate(begins.tolist()):
+            content = bytes(view[begin : begin + int(rows["size"][part])])
+            try:
+                images.append(image_of(self._task, part, content, int(rows["crc"][part]), look))
+            except ImageError:
+                return None
+        return images
+
+    def _finished(self, draft: _Draft, rejected: list[dict[str, str]]) -> Block:
+        task, samples = self._task, draft.samples.tolist()
+        looked_at = [draft.images.get(number) for number in samples]
+        names = [name for number, images in zip(samples, looked_at, strict=True)
+                 for name in _names(task.samples.facts[number].key, images)]  # fmt: skip
+        num_bytes = draft.num_blocks * BLOCK
+        if names:
+            blocks = np.frombuffer(self._buffer, np.uint8, num_bytes).reshape(-1, BLOCK)
+            encoded = " ".join(names).encode("ascii", errors="replace").split(b" ")
+            blocks[draft.headers_at.ravel()] = headers(encoded, draft.sizes.ravel())
+        given = [images for images in looked_at if images is not None]
+        return Block(
+            data=memoryview(self._buffer)[:num_bytes],
+            samples=samples,
+            names=names,
+            offsets=draft.begins,
+            sizes=draft.sizes,
+            crcs=draft.crcs,
+            num_repaired=[sum(images[part].is_repaired for images in given)
+                          for part in range(len(PARTS))],
+            pixels=[[image.pixels for image in images if image.pixels is not None]
+                    for number, images in zip(samples, looked_at, strict=True)
+                    if images is not None and look_at(task, number) == "pixels"],
+            rejected=rejected,
+        )  # fmt: skip
+
+
+def look_at(task: ShardTask, number: int) -> Look:
+    """How closely a sample of a shard is looked at."""
+    if number in task.counted:
+        return "pixels"
+    return "codes" if task.check == "strict" else "header"
+
+
+def info(facts: Facts, archive: str, member: str, size: tuple[int, int]) -> bytes:
+    """`KEY.json`, as `json.dumps` would write it in five times as long.
+
+    Args:
+        facts: What is known of the sample.
+        archive: Name of the archive that holds its composite.
+        member: Name of its composite there.
+        size: Height and width.
+    """
+    _, background, background_number, foreground, _, mirrored = facts
+    number = "null" if background is None else background_number
+    return (
+        f'{{"background": {_json(background)}, "background_number": {number}, '
+        f'"foreground": {_json(foreground)}, "mirrored": {_JSON[mirrored]}, '
+        f'"archive": {quoted(archive)}, "member": {quoted(member)}, '
+        f'"size": [{size[0]}, {size[1]}]}}'
+    ).encode()
+
+
+_JSON = {None: "null", True: "true", False: "false"}
+
+
+def _json(text: str | None) -> str:
+    return "null" if text is None else quoted(text)
+
+
+def _names(key: str, images: Sequence[Image] | None) -> tuple[str, str, str, str]:
+    kinds = ("jpg",) * len(PARTS) if images is None else [image.header.kind for image in images]
+    composite, mask, depth = (
+        f"{key}.{component}.{kind}"
+        for component, kind in zip(COMPONENTS.values(), kinds, strict=True)
+    )
+    return composite, mask, depth, f"{key}.json"

@@ -5,10 +5,12 @@ sources nor on the machine, and adding a triplet moves no other one to another s
 """
 
 import hashlib
-import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from shards.collection import uncollected
 from shards.error import ShardError
@@ -54,39 +56,49 @@ def make_plan(
     Raises:
         ShardError: Two triplets have one key.
     """
-    ordered = sorted(triplets, key=lambda triplet: (_hash(seed, triplet.key), triplet.key))
-    for before, after in itertools.pairwise(ordered):
-        if before.key == after.key:
-            msg = (
-                f"two triplets are called {before.key!r}; convert the archives that hold them "
-                "into sets of their own, or rename one"
-            )
-            raise ShardError(msg)
+    ordered = _ordered(triplets, seed)
     split_of, record = _split_rule(ordered, rule, val, seed)
-    by_split: dict[str, list[Triplet]] = {split: [] for split in SPLITS}
-    counted: dict[str, list[int]] = {split: [] for split in SPLITS}
-    wanted = min(statistics_samples, len(ordered))
-    for rank, triplet in enumerate(ordered):
-        split = split_of(triplet)
-        if rank * wanted % len(ordered) < wanted:  # evenly spread, so that no shard takes longer
-            counted[split].append(len(by_split[split]))
-        by_split[split].append(triplet)
-    shards = [
-        PlannedShard(
-            name=f"{split}-{start // samples_per_shard:06d}",
-            split=split,
-            triplets=by_split[split][start : start + samples_per_shard],
-            counted=frozenset(
-                position - start
-                for position in counted[split]
-                if start <= position < start + samples_per_shard
-            ),
-        )
-        for split in SPLITS
-        for start in range(0, len(by_split[split]), samples_per_shard)
-    ]
+    splits = np.array([SPLITS.index(split_of(triplet)) for triplet in ordered], np.int8)
+    wanted, ranks = min(statistics_samples, len(ordered)), np.arange(len(ordered))
+    # evenly spread, so that no shard takes longer
+    is_counted = ranks * wanted % max(1, len(ordered)) < wanted
+    shards = []
+    for number, split in enumerate(SPLITS):
+        (of_split,) = np.nonzero(splits == number)
+        for start in range(0, len(of_split), samples_per_shard):
+            chosen = of_split[start : start + samples_per_shard]
+            shard = PlannedShard(
+                name=f"{split}-{start // samples_per_shard:06d}",
+                split=split,
+                triplets=[ordered[rank] for rank in chosen.tolist()],
+                counted=frozenset(np.flatnonzero(is_counted[chosen]).tolist()),
+            )
+            shards.append(shard)
     known = {triplet.foreground for triplet in triplets if triplet.foreground is not None}
     return Plan(shards=shards, foregrounds=tuple(sorted(known, key=natural)), split=record)
+
+
+def _ordered(triplets: Sequence[Triplet], seed: int) -> list[Triplet]:
+    """Sorted by the hash of their keys; equal hashes by the key itself.
+
+    Raises:
+        ShardError: Two triplets have one key.
+    """
+    by_key = {triplet.key: triplet for triplet in triplets}
+    if len(by_key) < len(triplets):
+        (key, _), *_ = Counter(triplet.key for triplet in triplets).most_common(1)
+        msg = (
+            f"two triplets are called {key!r}; convert the archives that hold them "
+            "into sets of their own, or rename one"
+        )
+        raise ShardError(msg)
+    digests = b"".join(_digest(seed, key) for key in by_key)
+    hashes = np.frombuffer(digests, ">u8").astype(np.uint64)
+    keys = list(by_key)
+    order = np.argsort(hashes, kind="stable")
+    if (np.diff(hashes[order]) == 0).any():  # once in a thousand years
+        order = np.array(sorted(range(len(keys)), key=lambda at: (hashes[at], keys[at])))
+    return [by_key[keys[at]] for at in order.tolist()]
 
 
 def _split_rule(
@@ -136,5 +148,9 @@ def _held_out(ids: set[str | None], kind: str, val: float, seed: int) -> set[str
 
 
 def _hash(seed: int, text: str) -> int:
+    return int.from_bytes(_digest(seed, text), "big")
+
+
+def _digest(seed: int, text: str) -> bytes:
     key = seed.to_bytes(8, "little")
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, key=key).digest(), "big")
+    return hashlib.blake2b(text.encode(), digest_size=8, key=key).digest()

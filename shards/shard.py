@@ -104,19 +104,27 @@ def write_shard(task: ShardTask) -> ShardReport:
         for suffix in _SUFFIXES:
             (task.work / f"{task.name}.{suffix}").rename(task.out / f"{task.name}.{suffix}")
         sync_folder(task.out)
-    write_file(report_path, report.to_json().encode())
+    # not synced: a report is believed only as far as the files are what it says
+    temporary = report_path.with_suffix(".tmp")
+    temporary.write_text(report.to_json(), encoding="utf-8")
+    temporary.rename(report_path)
     return report
 
 
 def write_file(path: Path, content: bytes) -> FileRecord:
     """Write a small file whole or not at all: temporary name, sync, rename, sync."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    record = _write_synced(temporary, content)
+    temporary.rename(path)
+    sync_folder(path.parent)
+    return record
+
+
+def _write_synced(path: Path, content: bytes) -> FileRecord:
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
     return FileRecord(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
@@ -194,5 +202,5 @@ def _write_indices(task: ShardTask, report: ShardReport, rows: Rows, lines: str)
     np.save(buffer, rows, allow_pickle=False)
     contents = {"npy": buffer.getvalue(), "idx": f"v1.2 {len(rows)}\n{lines}".encode()}
     for suffix, content in contents.items():
-        name = f"{task.name}.{suffix}"
-        report.files[name] = write_file(task.work / name, content)
+        path = task.work / f"{task.name}.{suffix}"
+        report.files[path.name] = _write_synced(path, content)

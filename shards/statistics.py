@@ -30,16 +30,18 @@ class Moments:
     def add(self, image_HWC: Pixels) -> None:
         """Count an (H, W, C) image in.
 
-        float32 holds every partial sum of a block of rows exactly and is SIMD throughout: 40 us for
-        a 224 px colour image, where integer arithmetic takes 200.
+        float32 holds every partial sum of a block of rows exactly in whatever order they
+        are added: 40 us for a 224 px colour image, where integer arithmetic takes 200.
         """
         height, width, channels = image_HWC.shape
         self.pixels += height * width
         rows = image_HWC.reshape(height, width * channels)
         for top in range(0, height, _ROWS_EXACT):
             block = rows[top : top + _ROWS_EXACT].astype(np.float32)
-            sums = block.sum(axis=0).reshape(width, channels).sum(axis=0, dtype=np.float64)
-            squares = np.einsum("ij,ij->j", block, block).reshape(width, channels)
+            ones = np.ones(len(block), np.float32)
+            columns = (ones @ block).reshape(width, channels)
+            sums = columns.sum(axis=0, dtype=np.float64)
+            squares = (ones @ np.multiply(block, block, out=block)).reshape(width, channels)
             totals = squares.sum(axis=0, dtype=np.float64)
             for channel in range(channels):
                 self.sums[channel] += int(sums[channel])

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from models.predict import Decode, Predictor
     from models.training.evaluate import SetFacts
     from pipeline.loader import Loader, LoaderConfig
+    from pipeline.memory_plan import MemoryPlan
     from shards.manifest import Manifest
 
 REPAIRABLE = (ShardError, LoaderError, CheckpointError, TrainingError)
@@ -40,11 +41,22 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Set = Annotated[Path, typer.Argument(help="Folder of the set.", show_default=False)]
-Data = Annotated[Path, typer.Option(help="Folder of the set.")]
+Data = Annotated[
+    list[str], typer.Option(help="Folder or URL of the set; give it again to join another.")
+]
+RemoteCacheDir = Annotated[
+    Path | None, typer.Option(help="Keeps what URLs gave. (default: in the user's cache folder)")
+]
+RemoteCacheGb = Annotated[
+    float | None, typer.Option(help="What that may hold, in GB. (default: 20.0)")
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")]
 DecoderName = Annotated[
     str | None,
     typer.Option(help="auto (DALI on a GPU), turbojpeg, or dali. (default: auto)"),
+]
+MaxBadSamples = Annotated[
+    float | None, typer.Option(help="Share of samples that may be bad. (default: 0.001)")
 ]
 
 
@@ -235,7 +247,9 @@ def convert(
 
 @app.command()
 def verify(
-    path: Set,
+    path: Annotated[
+        str, typer.Argument(help="Folder of the set; or URL: sizes alone.", show_default=False)
+    ],
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every image.")] = False,
     repair: Annotated[
         list[Path] | None,
@@ -253,12 +267,15 @@ def verify(
     if more and not repair:
         msg = f"{more[0]} is one too many; verify takes one set, and sources after --repair"
         raise typer.BadParameter(msg)
+    if "://" in path:
+        _verify_remote(path, is_plain=not (deep or repair), as_json=as_json)
+        return
     if repair:
         with _progress("repair", "samples") as show:
-            for name in restore(path, [*repair, *(more or [])], show):
+            for name in restore(Path(path), [*repair, *(more or [])], show):
                 print(f"restored {name}", file=sys.stderr)
     with _progress("verify", "bytes") as show:
-        faults = run(path, deep=deep, on_progress=show)
+        faults = run(Path(path), deep=deep, on_progress=show)
     if as_json:
         _print_json({"faults": [{"file": fault.file, "found": fault.found} for fault in faults]})
     else:
@@ -376,7 +393,16 @@ def train(
     compile_: Annotated[
         str | None, typer.Option("--compile", help="auto, on or off. (default: auto)")
     ] = None,
+    fill_ahead: Annotated[
+        bool, typer.Option("--fill-ahead", help="Also fill the next stage's cache meanwhile.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(help="Of weights and order. (default: 0)")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="global, or windowed for huge sets. (default: global)")
+    ] = None,
+    window_shards: Annotated[
+        int | None, typer.Option(help="Shards mixed at a time. (default: 64 or more)")
+    ] = None,
     log_every: Annotated[
         int | None, typer.Option(help="Steps between records. (default: 50)")
     ] = None,
@@ -386,28 +412,66 @@ def train(
     panels: Annotated[
         int | None, typer.Option(help="Validation samples drawn. (default: 8)")
     ] = None,
-    flip: Annotated[
-        float | None, typer.Option(help="Share of samples mirrored. (default: 0.5)")
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="PRESET[,OPTION=VALUE...]: none, flip, strong, or a reference's, 000 to 004; as "
+            "in strong,rotation=15. (default: flip)"
+        ),
     ] = None,
     decoder: DecoderName = None,
     threads: Annotated[
-        int | None, typer.Option(help="Decoding threads. (default: one per core)")
+        str | None, typer.Option(help="Decoding threads, or auto. (default: auto)")
     ] = None,
     prefetch_batches: Annotated[
-        int | None, typer.Option(help="Batches decoded ahead. (default: 3)")
+        str | None, typer.Option(help="Batches decoded ahead, or auto. (default: auto)")
     ] = None,
     exact_decode: Annotated[
         bool, typer.Option("--exact-decode", help="Never decode at a reduced scale.")
     ] = False,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep decoded samples for the next pass: device, host, file, off; auto picks the "
+            "first with room. (default: auto)"
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of cache files, kept after the run. (default: auto makes none)"),
+    ] = None,
     hw_decoder_load: Annotated[
-        float | None, typer.Option(help="Share for the JPEG engines. (default: 0.65)")
+        str | None, typer.Option(help="Share for the JPEG engines, or auto. (default: auto)")
     ] = None,
-    max_bad_samples: Annotated[
-        float | None, typer.Option(help="Share that may be bad. (default: 0.001)")
+    tune: Annotated[
+        str | None,
+        typer.Option(
+            help="auto measures what is quickest here once, again once more, off never. "
+            "(default: auto)"
+        ),
     ] = None,
+    max_bad_samples: MaxBadSamples = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="The same bits every time, on a GPU too; slower."),
+    ] = False,
     verify_hashes: Annotated[
         bool, typer.Option("--verify-hashes", help="Check every file's SHA-256 first.")
     ] = False,
+    repeat: Annotated[
+        str | None, typer.Option(help="How often an epoch holds each set, as 2,1. (default: once)")
+    ] = None,
+    remote_cache_dir: RemoteCacheDir = None,
+    remote_cache_gb: RemoteCacheGb = None,
+    remote_fetches: Annotated[
+        int | None, typer.Option(help="Shards fetched at a time. (default: 4)")
+    ] = None,
+    remote_retries: Annotated[
+        int | None, typer.Option(help="Tries after the first. (default: 6)")
+    ] = None,
+    remote_timeout: Annotated[
+        float | None, typer.Option(help="Seconds of silence that end a try. (default: 30.0)")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the very next sample.")
     ] = False,
@@ -419,11 +483,14 @@ def train(
     from models.training.optimizer import OptimizerConfig
     from models.training.precision import PrecisionConfig, resolved
     from models.training.schedule import ScheduleConfig
-    from pipeline.augment import AugmentConfig
+    from pipeline.augment import read_augment
     from pipeline.loader import LoaderConfig
+    from pipeline.remote import RemoteConfig
 
     place = _device(device)
-    arithmetic = _build(PrecisionConfig, dtype=precision, compile=compile_)
+    arithmetic = _build(
+        PrecisionConfig, dtype=precision, compile=compile_, deterministic=deterministic
+    )
     config = _build(
         TrainConfig,
         stages=stages,
@@ -440,14 +507,30 @@ def train(
     loading = _build(
         LoaderConfig,
         decoder=decoder,
-        threads=threads,
-        prefetch_batches=prefetch_batches,
+        threads=_number(threads),
+        prefetch_batches=_number(prefetch_batches),
         exact_decode=exact_decode,
+        cache=cache,
+        cache_dir=cache_dir,
+        fill_ahead=fill_ahead,
         seed=seed,
-        augment=_build(AugmentConfig, flip=flip),
+        order=order,
+        window_shards=window_shards,
+        augment=None if augment is None else _build(read_augment, text=augment),
         max_bad_samples=max_bad_samples,
-        hw_decoder_load=hw_decoder_load,
+        hw_decoder_load=_number(hw_decoder_load),
+        tune=tune,
+        deterministic=deterministic,
         verify_hashes=verify_hashes,
+        repeats=_numbers(repeat, "repeat"),
+        remote=_build(
+            RemoteConfig,
+            cache_dir=remote_cache_dir,
+            cache_gb=remote_cache_gb,
+            fetches=remote_fetches,
+            retries=remote_retries,
+            timeout_s=remote_timeout,
+        ),
     )
     network = _build(NetworkConfig, width=width)
     loss = _build(
@@ -457,9 +540,10 @@ def train(
         mask_weight=mask_weight,
         depth_weight=depth_weight,
     )
-    scores = _train(data, out, config, loading, network, loss, place, resume=resume)
+    scores, num_bad = _train(data, out, config, loading, network, loss, place, resume=resume)
     _print_scores(scores)
     print(f"\nrun          {out}\nnewest panel {_newest(out / 'panels')}")
+    _print_bad_samples(num_bad)
 
 
 @app.command()
@@ -472,18 +556,27 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 64,
     device: Device = "auto",
     decoder: DecoderName = None,
+    max_bad_samples: MaxBadSamples = None,
+    remote_cache_dir: RemoteCacheDir = None,
+    remote_cache_gb: RemoteCacheGb = None,
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint on a set's validation samples, beside the two free baselines."""
     from models.training.evaluate import evaluate as run
     from models.training.precision import Precision, PrecisionConfig
     from pipeline.loader import Loader, LoaderConfig
+    from pipeline.remote import RemoteConfig
 
     place = _device(device)
     predictor = _predictor(checkpoint, size, place)
-    config = _build(LoaderConfig, decoder=decoder)
+    config = _build(
+        LoaderConfig,
+        decoder=decoder,
+        max_bad_samples=max_bad_samples,
+        remote=_build(RemoteConfig, cache_dir=remote_cache_dir, cache_gb=remote_cache_gb),
+    )
     with Loader(data, config, place) as loader:
-        _require_validation(loader, data)
+        _require_validation(loader)
         scores = run(
             predictor.network,
             loader,
@@ -492,10 +585,13 @@ def evaluate(
             facts=_facts(loader),
             precision=Precision(PrecisionConfig(compile="off"), place),
         )
+        num_bad = loader.num_bad_samples
     if as_json:
-        _print_json({"checkpoint": str(checkpoint), "size": predictor.size, **scores})
+        result = {"checkpoint": str(checkpoint), "size": predictor.size, "bad_samples": num_bad}
+        _print_json({**result, **scores})
     else:
         _print_scores(scores)
+        _print_bad_samples(num_bad)
 
 
 @app.command()
@@ -509,7 +605,8 @@ def predict(
         Path | None, typer.Option(help="The scene with the object, or a folder of such.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A set: predict its validation samples.")
+        list[str] | None,
+        typer.Option(help="Folder or URL of a set: predict its validation samples."),
     ] = None,
     size: Annotated[
         int | None, typer.Option(help="Side in pixels. (default: the last stage's)")
@@ -517,22 +614,33 @@ def predict(
     batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 32,
     device: Device = "auto",
     decoder: DecoderName = None,
+    max_bad_samples: MaxBadSamples = None,
+    remote_cache_dir: RemoteCacheDir = None,
+    remote_cache_gb: RemoteCacheGb = None,
 ) -> None:
     """Write mask and depth PNGs and a panel for pictures, folders of pictures, or a set."""
     from models.predict import pair_folders, predict_files, predict_set
     from pipeline.loader import Loader, LoaderConfig
+    from pipeline.remote import RemoteConfig
 
-    if (data is None) == (composite is None):
+    if bool(data) == bool(composite):
         msg = "give either --composite (with --background) or --data"
         raise typer.BadParameter(msg)
     place = _device(device)
     predictor = _predictor(checkpoint, size, place)
-    config = _build(LoaderConfig, decoder=decoder)
-    if data is not None:
+    config = _build(
+        LoaderConfig,
+        decoder=decoder,
+        max_bad_samples=max_bad_samples,
+        remote=_build(RemoteConfig, cache_dir=remote_cache_dir, cache_gb=remote_cache_gb),
+    )
+    num_bad = 0
+    if data:
         with Loader(data, config, place) as loader:
-            _require_validation(loader, data)
+            _require_validation(loader)
             with loader.validate(size=predictor.size, batch_size=batch_size) as batches:
                 count = predict_set(predictor, batches, out, stem=loader.validation_key)
+            num_bad = loader.num_bad_samples
     else:
         assert composite is not None
         for path in (background, composite):
@@ -545,6 +653,8 @@ def predict(
                 predictor, pairs, out, decode=_file_decoder(config, place), batch_size=batch_size
             )
     print(f"{count:,} predictions in {out}\npanel        {out / 'panel.png'}")
+    if num_bad:
+        _print_bad_samples(num_bad)
 
 
 @app.command()
@@ -569,9 +679,9 @@ def demo(
     with _timed(seconds, "convert", "2/4 convert: zips to a shard set, every image decoded"):
         convert([source], out=shard_set)
     with _timed(seconds, "train", "3/4 train: mask and depth, size by size"):
-        train(shard_set, run, stages=stages, batch_size=batch_size, lr=lr, resume=True)
+        train([str(shard_set)], run, stages=stages, batch_size=batch_size, lr=lr, resume=True)
     with _timed(seconds, "predict", "4/4 predict: objects that training never saw"):
-        predict(run / "best.pt", out / "predictions", data=shard_set)
+        predict(run / "best.pt", out / "predictions", data=[str(shard_set)])
     last = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     found = {"count": count, "stages": stages, "seconds": seconds, "validation": last,
              "environment": environment()}  # fmt: skip
@@ -579,9 +689,36 @@ def demo(
 
 
 @app.command()
+def doctor(
+    data: Annotated[
+        Path | None, typer.Option(help="Also look at this set's files.", show_default=False)
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Say what this machine has, what the loader would choose here, and what bounds it.
+
+    Takes some seconds; exit status 1 if something is found that makes the loader fail.
+    """
+    from pipeline.doctor import examine
+
+    report = examine(_device(device), data)
+    if as_json:
+        _print_json(report.facts())
+    else:
+        _print_lines(report.lines())
+    if report.faults:
+        raise typer.Exit(BAD_NEWS)
+
+
+@app.command()
 def bench(
     question: Annotated[
-        str, typer.Argument(help="convert or loader: samples/s against ceiling and peers.")
+        str,
+        typer.Argument(
+            help="convert or loader: samples/s against ceiling and peers; "
+            "augment: its cost; order: its cost and mixing; growth: memory over many epochs."
+        ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="A first look, in a minute.")] = False,
     peers: Annotated[
@@ -591,17 +728,46 @@ def bench(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Keep the result in this file.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the result into this PNG.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="A result kept before: exit status 1 if slower now.")
+    ] = None,
 ) -> None:
     """Measure a hop against its ceiling and its peers."""
-    questions = ("convert", "loader")
+    from benchmarks.compare import read_comparable, slower_rows
+    from benchmarks.plot import save
+
+    questions = ("convert", "loader", "augment", "order", "growth")
     if question not in questions:
         msg = f"no question {question!r}; there are: {', '.join(questions)}"
         raise typer.BadParameter(msg)
+    if question in {"augment", "order", "growth"}:
+        if peers or plot or compare:
+            msg = f"--peers, --plot and --compare are of no use to bench {question}; leave them out"
+            raise typer.BadParameter(msg)
+        if question == "augment":
+            from benchmarks.augment import run as measure
+        elif question == "order":
+            from benchmarks.order import run as measure
+        else:
+            from benchmarks.growth import run as measure
+        measure(quick=quick, json_path=json_path)
+        return
     if question == "convert":
         from benchmarks.convert import run
     else:
         from benchmarks.loader import run
-    run(quick=quick, peers=peers, json_path=json_path)
+    with _values():
+        stored = compare and read_comparable(compare, question=question, quick=quick)
+    found = run(quick=quick, peers=peers, json_path=json_path)
+    if plot is not None:
+        save(found, plot)
+    if stored:
+        with _values():
+            slower = slower_rows(found, stored)
+        _print_lines([*slower, f"{compare}: {len(slower) or 'nothing'} slower"])
+        if slower:
+            raise typer.Exit(BAD_NEWS)
 
 
 Config = TypeVar("Config")
@@ -613,11 +779,19 @@ def _build(kind: Callable[..., Config], **values: object) -> Config:
         return kind(**{name: value for name, value in values.items() if value is not None})
 
 
-def _numbers(text: str | None) -> tuple[int, ...]:
+def _number(text: str | None) -> int | float | str | None:
+    """A number where the text is one; what else it may be is for the configuration to say."""
+    for kind in (int, float):
+        with suppress(ValueError, TypeError):
+            return kind(text)  # type: ignore[arg-type] # None is a TypeError
+    return text
+
+
+def _numbers(text: str | None, name: str = "sets") -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
-        msg = f"sets is {text!r}; it must be numbers such as 1,3"
+        msg = f"{name} is {text!r}; it must be numbers such as 1,3"
         raise typer.BadParameter(msg) from None
 
 
@@ -652,7 +826,7 @@ def _device(name: str) -> "torch.device":
 
 
 def _train(
-    data: Path,
+    data: list[str],
     out: Path,
     config: Any,
     loading: "LoaderConfig",
@@ -661,7 +835,8 @@ def _train(
     device: "torch.device",
     *,
     resume: bool,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], int]:
+    """The last validation's metrics, and how many samples were found bad."""
     from dataclasses import asdict
 
     import torch
@@ -675,11 +850,12 @@ def _train(
         for stage in config.parsed_stages:
             check_size(network, stage.size)
             loss.check_size(stage.size)
-    with Loader(data, loading, device) as loader:
-        _require_validation(loader, data)
+    with Loader(data, loading, device, tell_plan=_print_plan) as loader:
+        loader.expect([(stage.size, stage.epochs) for stage in config.parsed_stages])
+        _require_validation(loader)
         if needs_background(network) and not loader.manifest.backgrounds:
             msg = (
-                f"{data} has no backgrounds, and network {network.name!r} compares with them; "
+                f"{loader.sets.told} has no backgrounds, and network {network.name!r} needs them; "
                 "convert again with them among the sources, or with --backgrounds estimate"
             )
             raise LoaderError(msg)
@@ -698,7 +874,11 @@ def _train(
                 "loader": loader.record,
             },
         )
-        return trainer.run(resume=resume)
+        return trainer.run(resume=resume), loader.num_bad_samples
+
+
+def _print_plan(plan: "MemoryPlan") -> None:
+    print(plan.text(), file=sys.stderr)
 
 
 def _facts(loader: "Loader") -> "SetFacts":
@@ -708,15 +888,32 @@ def _facts(loader: "Loader") -> "SetFacts":
 
     return SetFacts(
         fingerprint=loader.manifest.fingerprint,
+        sets=loader.sets.record,
         pixel_mean=loader.normalisation.mean,
         pixel_std=loader.normalisation.std,
         mean_depth=lambda size: torch.from_numpy(loader.manifest.mean_depth(size)),
     )
 
 
-def _require_validation(loader: "Loader", data: Path) -> None:
+def _verify_remote(url: str, *, is_plain: bool, as_json: bool) -> None:
+    from pipeline.remote import RemoteConfig
+    from pipeline.remote_set import RemoteSets
+
+    if not is_plain:
+        msg = f"--deep and --repair read every file; copy {url} to a folder first"
+        raise typer.BadParameter(msg)
+    faults = RemoteSets(RemoteConfig()).faults(url)
+    if as_json:
+        _print_json({"faults": faults})
+    else:
+        _print_lines([*faults, f"{url}: {len(faults) or 'no'} fault{'s' * (len(faults) != 1)}"])
+    if faults:
+        raise typer.Exit(BAD_NEWS)
+
+
+def _require_validation(loader: "Loader") -> None:
     if not loader.num_validation_samples:
-        msg = f"{data} has no validation samples; convert it with a larger --val"
+        msg = f"{loader.sets.told} has no validation samples; convert it with a larger --val"
         raise LoaderError(msg)
 
 
@@ -815,6 +1012,11 @@ def _print_scores(scores: Mapping[str, float]) -> None:
         if not name.startswith("baseline_"):
             free = scores.get(baselines.get(name, ""))
             print(f"{name:<18}{value:>9.4f}{f'{free:.4f}' if free is not None else '':>16}")
+
+
+def _print_bad_samples(count: int) -> None:
+    told = f"{count:,}, left out at weight 0; `maskdepth verify` names them" if count else "none"
+    print(f"bad samples  {told}")
 
 
 def _newest(folder: Path) -> Path:

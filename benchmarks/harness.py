@@ -9,7 +9,8 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,12 @@ from typing import Any
 
 _PACKAGES = ("torch", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "simplejpeg", "numpy",
              "pillow", "webdataset")  # fmt: skip
+
+_BATCHES_AT_ONCE = 4  # worker processes deliver in bursts; a clock that stops within one lies
+
+
+class CannotRun(Exception):  # noqa: N818 - it is read as a sentence: what cannot run, and why
+    """A contender cannot run here; what is said becomes its row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +36,8 @@ class Row:
     """Per turn, in the table's unit."""
     failure: str = ""
     """Why it did not run; then there are no rates."""
+    role: str = "ours"
+    """`ceiling` (what is physically possible), `ours`, or `peer`."""
 
     @property
     def median(self) -> float:
@@ -41,12 +50,46 @@ class Row:
         return statistics.median(pairs) if pairs else 0.0
 
 
-def take_turns(contenders: Mapping[str, Callable[[], float]], turns: int) -> list[Row]:
+def rate_of(
+    batches: Iterator[object],
+    batch_size: int,
+    seconds: float,
+    finish: Callable[[], None] | None = None,
+) -> float:
+    """Samples per second of a stream, over at least so many seconds.
+
+    Args:
+        batches: What is timed; two batches are taken first, which fill its queue.
+        batch_size: Samples in a batch.
+        seconds: How long to go on; a few batches are taken at any rate.
+        finish: Waits for what a device still has to do.
+    """
+    _take(2, batches, finish)
+    done, elapsed, began = 0, 0.0, time.perf_counter()
+    while elapsed < seconds or not done:
+        _take(_BATCHES_AT_ONCE, batches, finish)
+        done += _BATCHES_AT_ONCE
+        elapsed = time.perf_counter() - began
+    return done * batch_size / elapsed
+
+
+def _take(count: int, batches: Iterator[object], finish: Callable[[], None] | None) -> None:
+    for _ in range(count):
+        next(batches)
+    if finish is not None:
+        finish()
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], float]], turns: int, *, peers: Collection[str] = ()
+) -> list[Row]:
     """Measure contenders in turn.
 
     Args:
-        contenders: Name to a function that does the work once and returns its rate.
+        contenders: Name to a function that does the work once and returns its rate. A name that
+            begins with `ceiling` is one.
         turns: Counted turns; one more of each comes first, to warm up.
+        peers: Which of them are not ours.
     """
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     failures: dict[str, str] = {}
@@ -56,6 +99,9 @@ def take_turns(contenders: Mapping[str, Callable[[], float]], turns: int) -> lis
                 continue
             try:
                 rate = run()
+            except CannotRun as error:
+                failures[name] = str(error)
+                continue
             except Exception as error:  # a peer that fails is a row, not the end
                 failures[name] = f"{type(error).__name__}: {error}"
                 continue
@@ -63,21 +109,36 @@ def take_turns(contenders: Mapping[str, Callable[[], float]], turns: int) -> lis
                 rates[name].append(rate)
     return [
         Row(name=name, rates=() if name in failures else tuple(found),
-            failure=failures.get(name, ""))
+            failure=failures.get(name, ""), role=_role(name, peers))
         for name, found in rates.items()
     ]  # fmt: skip
 
 
+def _role(name: str, peers: Collection[str]) -> str:
+    if name.startswith("ceiling"):
+        return "ceiling"
+    return "peer" if name in peers else "ours"
+
+
 def print_rows(title: str, unit: str, rows: list[Row], base: Row) -> None:
-    """A table of medians, spreads, and ratios to `base`."""
+    """A table of medians, spreads, shares of the ceiling if there is one, and ratios to `base`."""
+    ceiling = next((row for row in rows if row.role == "ceiling"), None)
     print(f"\n{title}")
-    print(f"{'':<34}{unit:>14}{'spread':>18}{'x ' + base.name:>24}")
+    versus = "" if base is ceiling else f"x {base.name}"
+    print(f"{'':<28}{unit:>12}{'spread':>22}{'of ceiling' if ceiling else '':>12}  {versus}")
     for row in rows:
         if row.failure:
-            print(f"{row.name:<34}  did not run: {row.failure}")
+            print(f"{row.name:<28}  did not run: {row.failure}")
             continue
-        spread = f"{min(row.rates):,.0f}-{max(row.rates):,.0f}"
-        print(f"{row.name:<34}{row.median:>14,.0f}{spread:>18}{row.ratio(base):>24.2f}")
+        spread = f"{min(row.rates):,.0f} - {max(row.rates):,.0f}"
+        share = f"{row.ratio(ceiling):.0%}" if ceiling else ""
+        ratio = f"{row.ratio(base):.2f}" if versus else ""
+        print(f"{row.name:<28}{row.median:>12,.0f}{spread:>22}{share:>12}  {ratio}".rstrip())
+
+
+def base_of(rows: list[Row]) -> Row:
+    """What the others are compared with: the first peer that ran, else the first row."""
+    return next((row for row in rows if row.role == "peer" and row.rates), rows[0])
 
 
 def result(question: str, configuration: Mapping[str, Any], tables: Mapping[str, list[Row]],
@@ -90,8 +151,8 @@ def result(question: str, configuration: Mapping[str, Any], tables: Mapping[str,
         "environment": environment(),
         "tables": {
             title: [
-                {"name": row.name, "median": row.median, "rates": list(row.rates),
-                 **({"failure": row.failure} if row.failure else {})}
+                {"name": row.name, "role": row.role, "median": row.median,
+                 "rates": list(row.rates), **({"failure": row.failure} if row.failure else {})}
                 for row in rows
             ]
             for title, rows in tables.items()

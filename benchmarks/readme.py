@@ -83,18 +83,27 @@ def _convert(found: Mapping[str, Any]) -> list[str]:
 
 def _loader(found: Mapping[str, Any]) -> list[str]:
     settings, tables = found["configuration"], found["tables"]
-    names = [row["name"] for row in next(iter(tables.values()))]
+    streamed = {title: rows for title, rows in tables.items() if "," not in title}
+    cached = {title: rows for title, rows in tables.items() if title.endswith("px, cached")}
     lines = [
         f"`maskdepth bench loader --peers`: samples/s (three images each) to uint8 batches, "
         f"{settings['count']:,} triplets at 224 px, page cache warm, medians of "
         f"{settings['turns']} interleaved turns ({_where(found)}).",
         "",
-        f"| | {' | '.join(tables)} |",
-        f"|---|{'---|' * len(tables)}",
+        *_grid(streamed),
     ]
-    for number, name in enumerate(names):
-        rates = " | ".join(f"{rows[number]['median']:,.0f}" for rows in tables.values())
-        lines.append(f"| {name} | {rates} |")
+    if cached:
+        lines += ["", "Later epochs, gathered from the cache of decoded samples:", ""]
+        lines += _grid({title.removesuffix(", cached"): rows for title, rows in cached.items()})
+    return lines
+
+
+def _grid(tables: Mapping[str, Any]) -> list[str]:
+    """Tables with the same rows, side by side."""
+    lines = [f"| | {' | '.join(tables)} |", f"|---|{'---|' * len(tables)}"]
+    for rows in zip(*tables.values(), strict=True):
+        rates = [f"{row['median']:,.0f}" if row["rates"] else "did not run" for row in rows]
+        lines.append(f"| {rows[0]['name']} | {' | '.join(rates)} |")
     return lines
 
 

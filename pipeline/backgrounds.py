@@ -1,18 +1,18 @@
-"""The backgrounds of a set on the device: decoded once per size, gathered by number.
+"""The backgrounds of all sets on the device: decoded once per size, gathered by number.
 
 There are about a hundred of them and 400,000 samples: a JPEG per sample would be a third of the
 decoding for nothing.
 """
 
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
 
 from pipeline.decoder import Decoder
-from pipeline.error import LoaderError
-from shards.manifest import BACKGROUNDS, Manifest
+from pipeline.opening import OpenedSet, hash_fault, raise_faults
+from shards.manifest import BACKGROUNDS
 from shards.tar import read_members
 
 
@@ -28,36 +28,34 @@ class BackgroundBank:
 
     @classmethod
     def open(
-        cls,
-        set_path: Path,
-        manifest: Manifest,
-        decoder: Decoder,
-        *,
-        size: int,
-        device: torch.device,
+        cls, sets: Sequence[OpenedSet], decoder: Decoder, *, size: int, device: torch.device
     ) -> "BackgroundBank | None":
-        """Decode a set's backgrounds in full and keep them on `device`; None if it has none.
+        """Decode the backgrounds of all sets in full, one set's after another, on `device`.
+
+        None if they have none.
 
         Raises:
-            LoaderError: `backgrounds.tar` does not hold what the manifest lists.
+            LoaderError: A `backgrounds.tar` is not the one that its manifest lists.
         """
-        if not manifest.backgrounds:
-            return None
-        names, contents = zip(*read_members(set_path / BACKGROUNDS), strict=True)
-        _check_names(names, manifest.backgrounds, set_path)
-        told = [f"{BACKGROUNDS}: {name}" for name in names]
-        return cls(decoder.decode_images(contents, size=size, names=told).to(device))
+        decoded = [_decode(opened, decoder, size) for opened in sets if opened.manifest.backgrounds]
+        return cls(torch.cat(decoded).to(device)) if decoded else None
 
     def gather(self, numbers: Tensor) -> Tensor:
         """(N,) int64 background numbers on the bank's device to (N, H, W, 3) uint8."""
         return self.pixels.index_select(0, numbers)
 
 
-def _check_names(names: Sequence[str], expected: Sequence[str], set_path: Path) -> None:
-    found = [PurePosixPath(name).stem for name in names]
-    if found != list(expected):
-        msg = (
-            f"{BACKGROUNDS} does not hold the {len(expected)} backgrounds that the manifest lists; "
-            f"run `maskdepth verify {set_path}`, or `maskdepth convert` again to rewrite it"
-        )
-        raise LoaderError(msg)
+def _decode(opened: OpenedSet, decoder: Decoder, size: int) -> Tensor:
+    path = opened.folder / BACKGROUNDS
+    members = list(read_members(path))
+    # each stage reads them anew: hashed after that, a file swapped meanwhile is noticed
+    if fault := hash_fault(path, opened.manifest.files[BACKGROUNDS]):
+        raise_faults(opened.location, [fault])
+    names = [name for name, _ in members]
+    if [PurePosixPath(name).stem for name in names] != list(opened.manifest.backgrounds):
+        num = len(opened.manifest.backgrounds)
+        fault = f"{BACKGROUNDS} does not hold the {num} backgrounds that the manifest lists"
+        raise_faults(opened.location, [fault])
+    where = f"{opened.location}/{BACKGROUNDS}" if opened.label else BACKGROUNDS
+    told = [f"{where}: {name}" for name in names]
+    return decoder.decode_images([content for _, content in members], size=size, names=told)

@@ -3,10 +3,10 @@
 Shapes: N samples, H = W = the stage's size in pixels, 3 RGB channels. Tensors are channels-last.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -32,6 +32,9 @@ class Batch:
 
     weight: Tensor
     """(N,) float32: 1 for a sample that counts, 0 for padding or for a replaced bad sample."""
+
+    is_void: bool = False
+    """Every weight is 0, so there is nothing to learn: known without asking the device."""
 
     def __len__(self) -> int:
         return len(self.number)
@@ -60,4 +63,17 @@ class BatchLoader(Protocol):
 
     def validate(self, *, size: int, batch_size: int) -> AbstractContextManager[Iterator[Batch]]:
         """Every validation sample once, in stored order; the last batch is padded at weight 0."""
+        ...
+
+    @property
+    def num_bad_samples(self) -> int:
+        """Samples found bad so far, each once, also before this run was resumed."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the bad samples, as plain numbers and text."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know of the bad samples of a checkpoint, if it kept any: they count, but are not told."""
         ...

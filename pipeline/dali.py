@@ -5,19 +5,20 @@ tensors go out by DLPack. This is the only module that imports DALI.
 """
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from nvidia.dali import fn, types
+from nvidia.dali import backend, fn, types
 from nvidia.dali.pipeline import Pipeline, pipeline_def
+from simplejpeg import encode_jpeg
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
@@ -30,6 +31,10 @@ from pipeline.stills import COLOURS, Colour, DecodeError, decode
 _READERS = 2
 """Threads that read ahead; one reads 85,000 samples/s from the page cache."""
 
+_BYTES_PER_PIXEL = 16
+"""What nvJPEG works with per pixel of a colour image, rounded up: coefficients of two bytes and
+planes of one, three of each. DALI's own guess is 16 MiB per thread and part."""
+
 _Encoded = tuple[list[npt.NDArray[np.uint8]], ...]
 """One batch: per part, the encoded bytes of each sample."""
 
@@ -41,7 +46,7 @@ def graph(
     colours: Sequence[Colour],
     size: int | None,
     device: str,
-    hw_decoder_load: float,
+    gpu_options: Mapping[str, Any],
 ) -> tuple[Any, ...]:
     """Encoded batches in, uint8 batches out, one output per part.
 
@@ -50,13 +55,13 @@ def graph(
         colours: What each part is decoded to.
         size: Side in pixels to resize to; None where the images have that size.
         device: "cpu" or "gpu".
-        hw_decoder_load: Share of the JPEGs that the NVJPG engines take, of those they can.
+        gpu_options: What `mixed_options` gives; used on a GPU only.
     """
     encoded = fn.external_source(
         source, num_outputs=len(colours), dtype=types.DALIDataType.UINT8, ndim=1
     )
     images = [
-        _decode(part, colour, device, hw_decoder_load)
+        _decode(part, colour, device, gpu_options)
         for part, colour in zip(encoded, colours, strict=True)
     ]
     if size is not None:
@@ -64,13 +69,35 @@ def graph(
     return tuple(images)
 
 
-def _decode(part: Any, colour: Colour, device: str, hw_decoder_load: float) -> Any:
-    on_gpu = {"device": "mixed", "hw_decoder_load": hw_decoder_load}
+def mixed_options(image_size: tuple[int, int], hw_decoder_load: float) -> dict[str, Any]:
+    """What `decoders.image` is told where a GPU decodes.
+
+    The engines take baseline JPEGs, and of those the first of each batch up to their share; CUDA
+    the others and progressive ones; the processor PNGs. With a share of 0 what decodes an image
+    depends on the image alone.
+
+    Args:
+        image_size: Height and width of the set's images; larger ones make buffers grow.
+        hw_decoder_load: Share of the JPEGs that the NVJPG engines take, of those they can.
+    """
+    height, width = image_size
+    padding = max(_BYTES_PER_PIXEL * height * width, 1 << 16)
+    return {
+        "hw_decoder_load": hw_decoder_load,
+        "jpeg_fancy_upsampling": True,  # the GPU's default differs from libjpeg's in chroma
+        "preallocate_height_hint": height,
+        "preallocate_width_hint": width,
+        "device_memory_padding": padding,
+        "host_memory_padding": padding,
+    }
+
+
+def _decode(part: Any, colour: Colour, device: str, gpu_options: Mapping[str, Any]) -> Any:
     return fn.decoders.image(
         part,
         output_type=getattr(types.DALIImageType, colour),
-        jpeg_fancy_upsampling=True,  # the GPU's default differs from libjpeg's in chroma
-        **(on_gpu if device == "gpu" else {"device": "cpu"}),
+        adjust_orientation=False,  # a mask has no EXIF to turn it along with its composite
+        **({"device": "mixed", **gpu_options} if device == "gpu" else {"device": "cpu"}),
     )
 
 
@@ -102,11 +129,11 @@ class DaliDecoder:
         self, source: SampleSource, requests: Iterable[Request], *, size: int, exact: bool
     ) -> Iterator[Iterator[DecodedBatch]]:
         """See `Decoder.stream`; always exact, since DALI has no scaled decoding."""
-        resize_to = None if source.image_size == (size, size) else size
         with (
+            self._memory_given_back(),
             ThreadPoolExecutor(_READERS, thread_name_prefix="maskdepth-read") as pool,
             closing(self._read_ahead(source, requests, pool)) as encoded,
-            closing(self._batches(encoded, resize_to)) as batches,
+            closing(self._batches(source, encoded, size)) as batches,
         ):
             yield batches
 
@@ -120,8 +147,17 @@ class DaliDecoder:
             except DecodeError as error:
                 raise undecodable(names, number, error) from None
         batch = ([np.frombuffer(content, np.uint8) for content in images],)
-        pipe = self._build(iter([batch]), ["RGB"], size, len(images))
+        pipe = self._build(iter([batch]), ["RGB"], size, len(images), image_size=(size, size))
         return self._run(pipe)[0]
+
+    @contextmanager
+    def _memory_given_back(self) -> Iterator[None]:
+        """A cache or a network may want what DALI would keep for a next pipeline."""
+        try:
+            yield
+        finally:
+            if self.device.type == "cuda":
+                backend.ReleaseUnusedMemory()  # type: ignore[attr-defined] # missing in its stub
 
     def _read_ahead(
         self, source: SampleSource, requests: Iterable[Request], pool: ThreadPoolExecutor
@@ -131,16 +167,19 @@ class DaliDecoder:
             yield _EncodedBatch(source, request, samples)
 
     def _batches(
-        self, encoded: Iterator["_EncodedBatch"], resize_to: int | None
+        self, source: SampleSource, encoded: Iterator["_EncodedBatch"], size: int
     ) -> Generator[DecodedBatch]:
+        resize_to = None if set(source.image_sizes) == {(size, size)} else size
         fed: deque[_EncodedBatch] = deque()
         first = next(encoded, None)
         if first is None:
             return
-        batch_size = len(first.request.numbers)
+        batch_size, image_size = len(first.request.numbers), max(source.image_sizes)
         waiting = chain([first], encoded)
         while True:
-            pipe = self._build(_feed(waiting, fed), COLOURS, resize_to, batch_size)
+            pipe = self._build(
+                _feed(waiting, fed), COLOURS, resize_to, batch_size, image_size=image_size
+            )
             try:
                 while True:
                     composite, mask, depth = self._run(pipe)
@@ -150,7 +189,9 @@ class DaliDecoder:
             except RuntimeError as error:
                 # DALI loses the whole batch and does not name the sample: find it, start again
                 if not sum(batch.replace_undecodable() for batch in fed):
-                    raise _dali_error(error) from error
+                    if resize_to is not None:
+                        raise _dali_error(error) from error
+                    resize_to = size  # an image of another size than the set's; exact for the rest
                 waiting, fed = chain(fed, waiting), deque()
 
     def _build(
@@ -159,6 +200,8 @@ class DaliDecoder:
         colours: Sequence[Colour],
         resize_to: int | None,
         batch_size: int,
+        *,
+        image_size: tuple[int, int],
     ) -> Pipeline:
         on_gpu = self.device.type == "cuda"
         device_id = None
@@ -170,7 +213,7 @@ class DaliDecoder:
             colours=colours,
             size=resize_to,
             device="gpu" if on_gpu else "cpu",
-            hw_decoder_load=self.hw_decoder_load,
+            gpu_options=mixed_options(image_size, self.hw_decoder_load),
             batch_size=batch_size,
             num_threads=self.threads,
             device_id=device_id,
@@ -203,6 +246,13 @@ def _dali_error(error: RuntimeError) -> LoaderError:
     return LoaderError(f"DALI cannot decode a batch ({found}); use the turbojpeg decoder")
 
 
+@lru_cache(maxsize=4)
+def _blank(image_size: tuple[int, int]) -> EncodedSample:
+    """What is decoded for a batch without a good sample."""
+    image = memoryview(encode_jpeg(np.zeros((*image_size, 1), np.uint8), colorspace="GRAY"))
+    return EncodedSample(image, image, image)
+
+
 class _EncodedBatch:
     """A batch on its way to DALI, kept until its images have come out."""
 
@@ -215,8 +265,8 @@ class _EncodedBatch:
 
     def arrays(self) -> _Encoded:
         """Per part the bytes of each sample; a good sample's in the place of a bad one."""
-        bad = self._bad()
-        stand_in = self._samples[first_good(self.request, bad.values(), bad)]
+        found = first_good(self.request, self._bad())
+        stand_in = _blank(self._source.image_size) if found is None else self._samples[found]
         good = [stand_in if isinstance(s, BadSample) else s for s in self._samples]
         return tuple([np.frombuffer(c, np.uint8) for c in part] for part in zip(*good, strict=True))
 
@@ -241,6 +291,8 @@ class _EncodedBatch:
         """The batch as the consumer gets it."""
         bad = self._bad()
         counted = [i for i in bad if i < self.request.num_counted]
+        if first_good(self.request, bad) is None:  # a blank JPEG need not be all zeros
+            composite, mask, depth = map(torch.zeros_like, (composite, mask, depth))
         return DecodedBatch(
             composite=composite,
             mask=mask,

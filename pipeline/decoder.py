@@ -3,7 +3,7 @@
 Shapes: B samples, H = W = the stage's size in pixels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +16,10 @@ from pipeline.error import LoaderError
 from pipeline.source import BadSample, SampleSource
 from pipeline.stills import DecodeError
 
+OnDecoded = Callable[[int, Sequence[npt.NDArray[np.uint8]], Sequence[int]], None]
+"""Takes where in the batch a chunk begins, its composites, masks and depth maps, and which of its
+samples are bad and have no pixels. The memory is the batch's own."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -26,6 +30,9 @@ class Request:
 
     num_counted: int
     """The first so many count; the others only keep the batch's shape static."""
+
+    on_decoded: OnDecoded | None = None
+    """A decoder whose threads do a batch chunk by chunk tells each chunk here, in that thread."""
 
     def weights(self, bad: Iterable[int]) -> npt.NDArray[np.float32]:
         """(B,) 1 for the samples that count, less the positions in `bad`."""
@@ -51,7 +58,8 @@ class DecodedBatch:
     """(B,) sample numbers."""
 
     weights: npt.NDArray[np.float32]
-    """(B,) 0 for padding and for a bad sample, which shows another sample's pixels; else 1."""
+    """(B,) 0 for padding and for a bad sample, which shows another's pixels, or zeros if the batch
+    has no good one; else 1."""
 
     bad: tuple[BadSample, ...]
     """The samples that were replaced."""
@@ -72,7 +80,7 @@ class Decoder(Protocol):
 
         Args:
             source: Where the encoded samples come from.
-            requests: The batches, all of one length.
+            requests: The batches, none longer than the first.
             size: Side of the decoded images in pixels.
             exact: Decode in full before resizing. Otherwise a decoder that can may decode at a
                 reduced scale no smaller than `size` (mean difference under 3 levels).
@@ -95,21 +103,15 @@ class Decoder(Protocol):
         ...
 
 
-def first_good(request: Request, bad: Iterable[BadSample], bad_positions: Iterable[int]) -> int:
-    """Position of the sample that stands in for the bad ones of a batch.
+def first_good(request: Request, replaced: Iterable[int]) -> int | None:
+    """Position of the sample that stands in for the replaced ones of a batch.
 
-    Raises:
-        LoaderError: None of the batch is good.
+    None if nothing of the batch is good: it is then all zeros at weight 0. Where neighbours share a
+    batch (a small batch, a windowed order) one vanished shard makes whole batches bad, which is no
+    worse than as many bad samples elsewhere: the limit is the ledger's to keep.
     """
-    good = np.setdiff1d(np.arange(len(request.numbers)), list(bad_positions))
-    if not good.size:
-        last = tuple(bad)[-1]
-        msg = (
-            f"all {len(request.numbers)} samples of a batch are bad, the last: {last}; "
-            "run `maskdepth verify` on the set"
-        )
-        raise LoaderError(msg)
-    return int(good[0])
+    good = np.setdiff1d(np.arange(len(request.numbers)), list(replaced))
+    return int(good[0]) if good.size else None
 
 
 def undecodable(names: Sequence[str], number: int, reason: DecodeError) -> LoaderError:

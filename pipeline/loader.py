@@ -7,31 +7,36 @@ hop earlier, as uint8, for whoever keeps or times it.
 import importlib.util
 import itertools
 import logging
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from pipeline import normalise
-from pipeline.augment import AugmentConfig, choose_flips, flip
+from pipeline.augment import AugmentConfig
 from pipeline.backgrounds import BackgroundBank
 from pipeline.batch import Batch
+from pipeline.cache import Caches, CacheSettings, TellPlan, TrainingStage, installed_decoders
 from pipeline.decoder import DecodedBatch, Decoder, Request
 from pipeline.error import LoaderError
+from pipeline.finish import Finisher
+from pipeline.free_memory import ranks_here
 from pipeline.ledger import BadSampleLedger
+from pipeline.memory_plan import CHOICES
 from pipeline.normalise import Normalisation
-from pipeline.opening import open_set
-from pipeline.order import Order, rank_share
+from pipeline.order import Numbers, SampleOrder, rank_share
+from pipeline.remote import RemoteConfig
+from pipeline.sets import Location, open_sets
 from pipeline.source import BadSample, SampleSource
+from pipeline.tuner import Stage, open_tuner
+from pipeline.tuning import AUTO, Settings, Wish, by_rule, own_cores
 from pipeline.turbojpeg import TurboJpegDecoder
-from shards.manifest import Manifest
+from pipeline.windowed import ORDERS, check_window, open_order
 
 DECODERS = ("auto", "turbojpeg", "dali")
 
@@ -45,11 +50,12 @@ class LoaderConfig:
     decoder: str = "auto"
     """`turbojpeg` (threads on the processor), `dali`, or `auto`: DALI on a CUDA device."""
 
-    threads: int | None = None
-    """Threads that decode; None: as many as this process may use cores."""
+    threads: int | str = AUTO
+    """Threads that decode, or `auto`: as many as this process may use cores, or fewer if they are
+    measured to do as much."""
 
-    prefetch_batches: int = 3
-    """Batches under way while the consumer holds one."""
+    prefetch_batches: int | str = AUTO
+    """Batches under way while the consumer holds one, or `auto`: 3, or enough for all threads."""
 
     exact_decode: bool = False
     """Decode in full before resizing while training, too; evaluation always does. Otherwise
@@ -59,6 +65,30 @@ class LoaderConfig:
     seed: int = 0
     """Chooses the order of training."""
 
+    order: str = "global"
+    """`global` (every epoch permutes all samples) or `windowed` (all shards, and then the samples
+    in a moving window of shards: for sets that are remote or larger than memory)."""
+
+    window_shards: int | None = None
+    """Shards that the windowed order draws from at a time; None: 64, more where they are small."""
+
+    cache: str = "auto"
+    """Where decoded samples are kept for the next pass: `device`, `host`, `file` (shared by all
+    processes, and kept after the run), `off`, or `auto`: the first of these that holds them all,
+    if a pass follows."""
+
+    cache_dir: Path | None = None
+    """Folder of cache files. None: `auto` makes none, `file` takes the user's cache folder."""
+
+    fill_ahead: bool = False
+    """Fill the next stage's cache while this stage trains, at low priority, where both fit."""
+
+    repeats: tuple[int, ...] = ()
+    """How often an epoch of training holds each of several sets; () is once."""
+
+    remote: RemoteConfig = field(default_factory=RemoteConfig)
+    """How sets at URLs are fetched."""
+
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """What training changes in its images; validation changes nothing."""
 
@@ -66,42 +96,74 @@ class LoaderConfig:
     """Share of a split's samples that may turn out bad; a first one is tolerated unless this is 0.
     They are replaced at weight 0; one more is an error."""
 
-    hw_decoder_load: float = 0.65
-    """Share of the JPEGs that the NVJPG engines take, of those they can (DALI on a GPU)."""
+    hw_decoder_load: float | str = AUTO
+    """Share of the JPEGs that the NVJPG engines take, of those they can (DALI on a GPU), or `auto`:
+    the best of a few."""
+
+    tune: str = AUTO
+    """Whether `auto` measures: `auto` (once per machine, in a few seconds, if the stage is worth
+    it; then remembered), `again`, or `off` (by rule alone)."""
+
+    deterministic: bool = False
+    """Decode by one back end: on a GPU the engines, which differ from CUDA in the last bit, get
+    nothing. Elsewhere decoding is always deterministic."""
 
     verify_hashes: bool = False
-    """Check the SHA-256 of every file when the set is opened, not only its size."""
+    """Check the SHA-256 of every file when the set is opened, not only its size. What is fetched
+    from a URL is hashed when it arrives, always."""
 
     def __post_init__(self) -> None:
         if self.decoder not in DECODERS:
             msg = f"decoder is {self.decoder!r}; it must be one of {', '.join(DECODERS)}"
             raise ValueError(msg)
-        if self.threads is not None and self.threads < 1:
-            msg = f"threads is {self.threads}; it must be at least 1"
+        if self.cache not in CHOICES:
+            msg = f"cache is {self.cache!r}; it must be one of {', '.join(CHOICES)}"
             raise ValueError(msg)
-        if self.prefetch_batches < 1:
-            msg = f"prefetch_batches is {self.prefetch_batches}; it must be at least 1"
+        if self.order not in ORDERS:
+            msg = f"order is {self.order!r}; it must be one of {', '.join(ORDERS)}"
             raise ValueError(msg)
-        for name in ("max_bad_samples", "hw_decoder_load"):
-            if not 0 <= getattr(self, name) <= 1:
-                msg = f"{name} is {getattr(self, name)}; it must be 0 to 1"
+        if self.window_shards is not None:
+            check_window(self.window_shards)
+            if self.order != "windowed":
+                msg = f"window_shards is of no use to the {self.order} order; ask for 'windowed'"
                 raise ValueError(msg)
+        if not 0 <= self.max_bad_samples <= 1:
+            msg = f"max_bad_samples is {self.max_bad_samples}; it must be 0 to 1"
+            raise ValueError(msg)
+        _ = self.wish  # its checks
+
+    @property
+    def settings(self) -> Settings:
+        """Threads, queue depth and the engines' share, before anything is measured."""
+        return by_rule(self.wish, cores=own_cores())
+
+    @property
+    def wish(self) -> Wish:
+        """What is asked of threads, queue depth and the engines' share."""
+        return Wish(
+            threads=self.threads,
+            prefetch_batches=self.prefetch_batches,
+            hw_decoder_load=self.hw_decoder_load,
+            tune=self.tune,
+            deterministic=self.deterministic,
+        )
 
     @property
     def num_threads(self) -> int:
         """Threads that decode."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.settings.threads
 
 
 class Loader:
-    """Streams a set; a `BatchLoader`. One thread consumes it.
+    """Streams a set, or several as one; a `BatchLoader`. One thread consumes it.
 
     Args:
-        set_path: Folder of the set.
+        data: Folder or URL of the set, or those of several.
         config: How to stream it.
         device: Where batches go.
         rank: This process among those that share each global batch.
         world_size: How many they are.
+        tell_plan: Told where decoded samples are kept, before any are.
 
     Raises:
         ShardError: There is no sound manifest.
@@ -110,33 +172,44 @@ class Loader:
 
     def __init__(
         self,
-        set_path: Path,
+        data: Location | Sequence[Location],
         config: LoaderConfig,
         device: torch.device,
         *,
         rank: int = 0,
         world_size: int = 1,
+        tell_plan: TellPlan | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             msg = f"rank is {rank}; it must be 0 to {world_size - 1}"
             raise ValueError(msg)
-        self.set_path = set_path
         self.config = config
         self.device = device
-        self.manifest: Manifest = open_set(set_path, verify_hashes=config.verify_hashes)
-        self.normalisation = Normalisation.of_set(self.manifest)
         self.decoder = open_decoder(config, device)
+        self.sets = open_sets(
+            [data] if isinstance(data, Location) else data,
+            repeats=config.repeats,
+            verify_hashes=config.verify_hashes,
+            remote=config.remote,
+        )
+        self.manifest = self.sets.manifest
+        self.normalisation = Normalisation.of_set(self.manifest)
+        self._tuner = open_tuner(config.wish, self.decoder, device)
+        self._tuned: dict[int, Settings] = {}
         self._rank, self._world_size = rank, world_size
         self._banks: dict[int, BackgroundBank | None] = {}
         self._streams: list[ExitStack] = []
+        self._finish = Finisher(self.normalisation, config.augment, seed=config.seed, device=device)
+        self._caches = Caches(self._cache_settings(tell_plan))
         with ExitStack() as stack:
-            self.training = stack.enter_context(SampleSource(set_path, self.manifest, "train"))
-            self.validation = stack.enter_context(SampleSource(set_path, self.manifest, "val"))
+            stack.enter_context(self.sets)
+            self.training = stack.enter_context(self.sets.source("train"))
+            self.validation = stack.enter_context(self.sets.source("val"))
             self._files = stack.pop_all()
         """`training` and `validation` also tell each sample's background and foreground number."""
         self._ledgers = {
             source.split: BadSampleLedger(
-                set_path, source.split, source.num_samples, config.max_bad_samples
+                self.sets.to_verify, source.split, source.num_samples, config.max_bad_samples
             )
             for source in (self.training, self.validation)
         }
@@ -145,6 +218,23 @@ class Loader:
     def num_samples(self) -> int:
         """Samples in one epoch of training."""
         return self.training.num_samples
+
+    @cached_property
+    def order(self) -> SampleOrder:
+        """The endless stream of training samples.
+
+        Raises:
+            LoaderError: There are none.
+        """
+        if not self.num_samples:
+            msg = f"{self.sets.told} has no training samples; convert it with a smaller --val"
+            raise LoaderError(msg)
+        return open_order(
+            self.config.order,
+            self.training.shard_lengths,
+            seed=self.config.seed,
+            window_shards=self.config.window_shards,
+        )
 
     @property
     def num_validation_samples(self) -> int:
@@ -157,10 +247,29 @@ class Loader:
         return tuple(bad for ledger in self._ledgers.values() for bad in ledger.samples)
 
     @property
+    def num_bad_samples(self) -> int:
+        """How many they are, also where not everything is kept of each."""
+        return sum(map(len, self._ledgers.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the samples found bad, by split."""
+        return {split: ledger.state_dict() for split, ledger in self._ledgers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Know of the bad samples of a checkpoint: they count, and are not logged again.
+
+        Raises:
+            LoaderError: They are more than tolerated now.
+        """
+        for split, known in state.items():
+            self._ledgers[split].load_state_dict(known)
+
+    @property
     def record(self) -> dict[str, Any]:
         """What decides the batches, for checkpoints and results."""
         return {
             "seed": self.config.seed,
+            **self.order.record,
             "augment": asdict(self.config.augment),
             "decoding": self.decoding,
         }
@@ -170,12 +279,20 @@ class Loader:
         """What decides the pixels, for checkpoints and results."""
         scaled = self.decoder.name == "turbojpeg" and not self.config.exact_decode
         device = self.device.type if self.decoder.name == "dali" else "cpu"
-        return {
+        found = {
             "decoder": self.decoder.name,
             "device": device,
             "filter": "antialiased bilinear",
             "scaled": scaled,
         }
+        if device == "cuda":
+            found["engines"] = not self.config.deterministic
+        return found
+
+    def expect(self, stages: Sequence[TrainingStage]) -> None:
+        """Tell what training is going to read: the size and epochs of each stage."""
+        if self.config.fill_ahead:
+            self._caches.expect(stages)
 
     @contextmanager
     def train(
@@ -189,7 +306,7 @@ class Loader:
             size=size, batch_size=batch_size, start=start, num_steps=num_steps
         ) as decoded:
             yield (
-                self._to_batch(self.training, bank, pixels, self._flips(first, pixels.numbers))
+                self._finish(self.training, bank, pixels, self._epochs(first, len(pixels.numbers)))
                 for first, pixels in zip(firsts, decoded, strict=False)
             )
 
@@ -198,20 +315,27 @@ class Loader:
         self, *, size: int, batch_size: int, start: int, num_steps: int
     ) -> Iterator[Iterator[DecodedBatch]]:
         """`train` before the last hop: uint8, each batch valid until the next is asked for."""
-        if not self.num_samples:
-            msg = f"{self.set_path} has no training samples; convert it with a smaller --val"
-            raise LoaderError(msg)
-        order = Order(num_samples=self.num_samples, seed=self.config.seed)
-        slices = order.batches(
-            batch_size=batch_size,
-            start=start,
-            num_steps=num_steps,
-            rank=self._rank,
-            world_size=self._world_size,
-        )
-        requests = (Request(numbers=numbers, num_counted=len(numbers)) for numbers in slices)
+
+        def slices() -> Iterator[Numbers]:
+            return self.order.batches(
+                batch_size=batch_size,
+                start=start,
+                num_steps=num_steps,
+                rank=self._rank,
+                world_size=self._world_size,
+            )
+
+        self.sets.check_room(self.order)
+        requests = (Request(numbers=numbers, num_counted=len(numbers)) for numbers in slices())
         exact = self.config.exact_decode
-        with self._stream(self.training, requests, size=size, exact=exact) as decoded:
+        passes = num_steps * batch_size / self.num_samples
+        share = rank_share(batch_size, self._world_size)
+        near = int(self.order.sample_numbers(start, 1)[0])
+        stage = Stage(source=self.training, size=size, batch_size=share, exact=exact, near=near)
+        self._tuned[size] = self._tuner.settings_for(stage, samples=num_steps * share)
+        with self._stream(
+            self.training, requests, slices(), size, exact=exact, passes=passes
+        ) as decoded:
             yield decoded
 
     @contextmanager
@@ -219,14 +343,15 @@ class Loader:
         """See `BatchLoader.validate`; this rank's share of each batch."""
         bank = self.backgrounds(size)
         requests = self._validation_requests(batch_size)
-        with self._stream(self.validation, requests, size=size, exact=True) as decoded:
-            yield (self._to_batch(self.validation, bank, pixels) for pixels in decoded)
+        upcoming = (request.numbers for request in self._validation_requests(batch_size))
+        with self._stream(self.validation, requests, upcoming, size, exact=True) as decoded:
+            yield (self._finish(self.validation, bank, pixels) for pixels in decoded)
 
     def backgrounds(self, size: int) -> BackgroundBank | None:
         """The set's backgrounds at a size, on the device; None if it has none."""
         if size not in self._banks:
             self._banks[size] = BackgroundBank.open(
-                self.set_path, self.manifest, self.decoder, size=size, device=self.device
+                self.sets.sets, self.decoder, size=size, device=self.device
             )
         return self._banks[size]
 
@@ -236,8 +361,10 @@ class Loader:
 
     def close(self) -> None:
         """End what is still streaming, and close the shards."""
+        self.sets.interrupt()
         while self._streams:
             self._streams[-1].close()
+        self._caches.close()
         self._files.close()
 
     def __enter__(self) -> Self:
@@ -253,14 +380,48 @@ class Loader:
 
     @contextmanager
     def _stream(
-        self, source: SampleSource, requests: Iterable[Request], *, size: int, exact: bool
+        self,
+        source: SampleSource,
+        requests: Iterable[Request],
+        upcoming: Iterable[Numbers],
+        size: int,
+        *,
+        exact: bool,
+        passes: float | None = None,
     ) -> Iterator[Iterator[DecodedBatch]]:
-        stream = self.decoder.stream(source, requests, size=size, exact=exact)
+        settings = self._tuned.get(size, self.config.settings)
+        to_read = (self._caches.not_held(source.split, size, numbers) for numbers in upcoming)
+        # beside those decoded ahead: one handed out, one about to be taken, one to spare
+        under_way = settings.prefetch_batches + 3
+        look_ahead = source.look_ahead(to_read, num_under_way=under_way)
+        if look_ahead is not None:
+            requests = look_ahead.over(requests)
+        stream = self._caches.stream(
+            settings.applied(self.decoder), source, requests, size=size, exact=exact, passes=passes
+        )
         with ExitStack() as stack:
             decoded = stack.enter_context(stream)
+            if look_ahead is not None:
+                stack.enter_context(look_ahead)  # left first: the stream waits for what it reads
             self._streams.append(stack)
             stack.callback(self._streams.remove, stack)
             yield (self._accounted(source, pixels) for pixels in decoded)
+
+    def _cache_settings(self, tell: TellPlan | None) -> CacheSettings:
+        return CacheSettings(
+            wish=self.config.cache,
+            folder=self.config.cache_dir,
+            device=self.device,
+            ranks=ranks_here(self._world_size),
+            threads=self.config.num_threads,
+            ahead=self.config.settings.prefetch_batches,
+            identity={
+                "set": self.manifest.fingerprint,
+                "decoding": self.decoding,
+                "packages": installed_decoders(),
+            },
+            tell=tell,
+        )
 
     def _validation_requests(self, batch_size: int) -> Iterator[Request]:
         share = rank_share(batch_size, self._world_size)
@@ -274,47 +435,9 @@ class Loader:
         self._ledgers[source.split].record(pixels.bad)
         return pixels
 
-    def _flips(self, first: int, numbers: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Which samples are mirrored, of those that begin at position `first` of the stream."""
-        epochs = np.arange(first, first + len(numbers)) // self.num_samples
-        return choose_flips(
-            self.config.augment, seed=self.config.seed, epochs=epochs, numbers=numbers
-        )
-
-    def _to_batch(
-        self,
-        source: SampleSource,
-        bank: BackgroundBank | None,
-        pixels: DecodedBatch,
-        flips: torch.Tensor | None = None,
-    ) -> Batch:
-        numbers = torch.from_numpy(pixels.numbers)
-        backgrounds = torch.from_numpy(source.backgrounds[pixels.numbers])
-        counts = torch.from_numpy(pixels.weights).long()
-        mirrored = torch.zeros_like(numbers) if flips is None else flips.long()
-        # one small copy to the device instead of four
-        columns = self._to_device(torch.stack([numbers, backgrounds, counts, mirrored]))
-
-        def placed(images: torch.Tensor) -> torch.Tensor:
-            there = self._to_device(images)
-            return there if flips is None else flip(there, columns[3].bool())
-
-        return Batch(
-            background=(
-                None if bank is None else self.normalisation.images(placed(bank.gather(columns[1])))
-            ),
-            composite=self.normalisation.images(placed(pixels.composite)),
-            mask=normalise.mask(placed(pixels.mask)),
-            depth=normalise.depth(placed(pixels.depth)),
-            number=columns[0],
-            weight=columns[2].float(),
-        )
-
-    def _to_device(self, tensor: torch.Tensor) -> torch.Tensor:
-        if self.device.type == "cuda" and tensor.device.type == "cpu":
-            pinned = tensor if tensor.is_pinned() else tensor.pin_memory()
-            return pinned.to(self.device, non_blocking=True)
-        return tensor
+    def _epochs(self, first: int, count: int) -> Numbers:
+        """Which epoch each sample belongs to, of those from position `first` of the stream on."""
+        return np.arange(first, first + count) // self.num_samples
 
 
 def open_decoder(config: LoaderConfig, device: torch.device) -> Decoder:
@@ -327,6 +450,7 @@ def open_decoder(config: LoaderConfig, device: torch.device) -> Decoder:
     if config.decoder == "dali" and not has_dali:
         msg = "DALI is not installed; install nvidia-dali-cuda120, or use the turbojpeg decoder"
         raise LoaderError(msg)
+    settings = config.settings
     if config.decoder == "dali" or (
         config.decoder == "auto" and device.type == "cuda" and has_dali
     ):
@@ -335,12 +459,12 @@ def open_decoder(config: LoaderConfig, device: torch.device) -> Decoder:
 
         return DaliDecoder(
             device=device,
-            threads=config.num_threads,
-            prefetch_batches=config.prefetch_batches,
-            hw_decoder_load=config.hw_decoder_load,
+            threads=settings.threads,
+            prefetch_batches=settings.prefetch_batches,
+            hw_decoder_load=settings.hw_decoder_load,
         )
     return TurboJpegDecoder(
-        threads=config.num_threads,
-        prefetch_batches=config.prefetch_batches,
+        threads=settings.threads,
+        prefetch_batches=settings.prefetch_batches,
         pin_memory=device.type == "cuda",
     )

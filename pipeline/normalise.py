@@ -44,10 +44,25 @@ class Normalisation:
     def images(self, pixels: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB to (N, 3, H, W) float32, channels-last.
 
-        Two kernels: a multiplication that also converts, and an addition in place.
+        Two kernels: a multiplication that also converts, and an addition in place; over whole rows,
+        since a processor's vectors are longer than a pixel's three channels.
         """
-        scale, bias = self._constants(pixels.device)
-        return torch.mul(pixels, scale).add_(bias).permute(0, 3, 1, 2)
+        num, height, width, _ = pixels.shape
+        scale, bias = self._constants(pixels.device, width)
+        rows = torch.mul(pixels.reshape(num * height, width * 3), scale).add_(bias)
+        return rows.view(num, height, width, 3).permute(0, 3, 1, 2)
+
+    def planes(self, values: Tensor) -> Tensor:
+        """(N, 3, H, W) float32 from 0 to 255, normalised; the same arithmetic."""
+        scale, bias = self._constants(values.device)
+        return torch.mul(values, scale.view(3, 1, 1)).add_(bias.view(3, 1, 1))
+
+    def clamp_(self, images: Tensor) -> Tensor:
+        """Bring normalised (N, 3, H, W) back into the range of colours, in place."""
+        # by channel: plain numbers as bounds take a tenth of the time of tensors
+        for channel, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            images[:, channel].clamp_(-mean / std, (1 - mean) / std)
+        return images
 
     def pixels(self, images: Tensor) -> Tensor:
         """The way back, for pictures: (N, 3, H, W) float to (N, H, W, 3) uint8."""
@@ -55,16 +70,16 @@ class Normalisation:
         values = (images.permute(0, 2, 3, 1).float() - bias) / scale
         return values.round().clamp(0, 255).to(torch.uint8)
 
-    def _constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return _on_device(self.mean, self.std, device)
+    def _constants(self, device: torch.device, repeats: int = 1) -> tuple[Tensor, Tensor]:
+        return _on_device(self.mean, self.std, device, repeats)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _on_device(
-    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, repeats: int
 ) -> tuple[Tensor, Tensor]:
     """Scale and bias of one fused step; kept, since a copy to the device would wait for it."""
-    mean_, std_ = torch.tensor([mean, std], dtype=torch.float64)
+    mean_, std_ = torch.tensor([mean, std], dtype=torch.float64).repeat(1, repeats)
     scale, bias = 1 / (255 * std_), -mean_ / std_
     return scale.to(device, torch.float32), bias.to(device, torch.float32)
 

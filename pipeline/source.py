@@ -1,4 +1,4 @@
-"""Sample numbers in, encoded bytes out: the shards of one split, read by offset and checked.
+"""Sample numbers in, encoded bytes out: one split of one or more sets, read by offset and checked.
 
 `pread`, not a map: a mapped shard that is truncated under us kills the process, a short read is an
 error we can handle. Each sample is one read that spans its three members, and each member must
@@ -7,24 +7,28 @@ match the CRC-32 of its index row, so a stale index or a flipped bit never becom
 
 import os
 import re
+import tarfile
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.error import LoaderError
-from pipeline.opening import raise_faults
-from shards.error import ShardError
-from shards.index import PARTS, ROW, UNKNOWN, Rows, read_rows
-from shards.manifest import Manifest, ShardRecord
+from pipeline.look_ahead import LookAhead
+from pipeline.opening import OpenedSet
+from pipeline.sample_rows import Numbers, read_sample_rows
+from pipeline.shard_fetcher import RemoteShard, ShardFetcher
+from pipeline.shard_files import ShardFiles
+from shards.index import PARTS
 from shards.tar import BLOCK
 
-_SAFE_NAME = re.compile(r"[\w-]+(\.\w+)+", re.ASCII)
+_SAFE_NAMES = [
+    re.compile(rf"[\w-]+\.{component}\.\w+", re.ASCII) for component in ("fgbg", "mask", "depth")
+]
 
 
 class EncodedSample(NamedTuple):
@@ -43,7 +47,7 @@ class BadSample:
     """Sample number within its split."""
 
     shard: str
-    """File name of the tar."""
+    """File name of the tar; with its folder or URL where several sets are streamed as one."""
 
     key: str
     """Name of the sample in the tar; empty if the tar no longer tells."""
@@ -61,72 +65,99 @@ class SampleSource:
     """The samples of one split by number. Any number of threads may read at once.
 
     Args:
-        set_path: Folder of the set.
-        manifest: What `open_set` returned for it.
+        sets: What `open_set` returned for each.
         split: Which split's shards.
+        fetcher: Fetches the shards of remote sets.
 
     Raises:
-        LoaderError: An index is missing or does not fit its tar; all faults are named at once.
+        LoaderError: An index is missing or does not fit its tar; a set's faults are named at once.
     """
 
-    def __init__(self, set_path: Path, manifest: Manifest, split: str) -> None:
-        self.set_path = set_path
+    def __init__(
+        self, sets: Sequence[OpenedSet], split: str, fetcher: ShardFetcher | None = None
+    ) -> None:
         self.split = split
-        self.image_size = manifest.image_size
-        self._shards = manifest.split_shards(split)
-        rows = _read_all_rows(set_path, manifest, self._shards)
-        self._offset, self._size = rows["offset"].copy(), rows["size"].copy()
-        self._crc = rows["crc"].copy()
-        self._shard_of = np.repeat(
-            np.arange(len(self._shards)), [shard.samples for shard in self._shards]
+        self._rows = read_sample_rows(sets, split)
+        self._sets = [opened for opened in sets for _ in opened.manifest.split_shards(split)]
+        self._tars = [
+            f"{shard.name}.tar" for opened in sets for shard in opened.manifest.split_shards(split)
+        ]
+        self.image_sizes = _image_sizes(sets, split)
+        """Heights and widths of the images; that of the most samples first."""
+        self._files = ShardFiles(
+            [_file(opened, tar) for opened, tar in zip(self._sets, self._tars, strict=True)],
+            fetcher,
         )
-        self.backgrounds: npt.NDArray[np.int64] = rows["background"].astype(np.int64)
-        """(num_samples,) position of each sample's background in the bank; -1 unknown."""
-        self.foregrounds: npt.NDArray[np.int64] = rows["foreground"].astype(np.int64)
-        """(num_samples,) number of each sample's object; -1 unknown."""
-        self._files: list[int] = []
-        try:
-            for shard in self._shards:
-                self._files.append(os.open(set_path / f"{shard.name}.tar", os.O_RDONLY))
-        except OSError as error:
-            self.close()
-            msg = (
-                f"{shard.name}.tar cannot be opened ({error.strerror}); where too many files are "
-                "open raise `ulimit -n`, or convert with more samples per shard"
-            )
-            raise LoaderError(msg) from None
 
     @property
     def num_samples(self) -> int:
-        """Samples in the split."""
-        return len(self._crc)
+        """Samples in the split; those of a repeated set count as often."""
+        return len(self._rows.background)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images, or of most of them."""
+        return self.image_sizes[0]
+
+    @property
+    def shard_lengths(self) -> tuple[int, ...]:
+        """Samples of each shard, in the order of their numbers."""
+        return self._rows.shard_lengths
+
+    @property
+    def backgrounds(self) -> Numbers:
+        """(num_samples,) position of each sample's background in the bank; -1 unknown."""
+        return self._rows.background
+
+    @property
+    def foregrounds(self) -> Numbers:
+        """(num_samples,) number of each sample's object; -1 unknown."""
+        return self._rows.foreground
+
+    def look_ahead(self, upcoming: Iterable[Numbers], *, num_under_way: int) -> LookAhead | None:
+        """Fetches what a stream will read, ahead of it; None if all is here.
+
+        Args:
+            upcoming: The sample numbers of each batch.
+            num_under_way: Batches that may be read at the same time.
+        """
+        shards = (np.unique(self._rows.shard[self._rows.of(n)]).tolist() for n in upcoming)
+        return self._files.look_ahead(shards, num_under_way=num_under_way)
 
     def read(self, number: int) -> EncodedSample | BadSample:
         """One sample, checked; see `read_many`."""
         return self.read_many(np.array([number]))[0]
 
-    def read_many(self, numbers: npt.NDArray[np.int64]) -> list[EncodedSample | BadSample]:
-        """The encoded images of each sample, or why there are none."""
-        # columns of plain ints: taking fields of single numpy rows costs as much as the read
-        columns = zip(
-            numbers.tolist(),
-            self._shard_of[numbers].tolist(),
-            self._offset[numbers].tolist(),
-            self._size[numbers].tolist(),
-            self._crc[numbers].tolist(),
-            strict=True,
-        )
-        return [self._read(*column) for column in columns]
+    def read_many(self, numbers: Numbers) -> list[EncodedSample | BadSample]:
+        """The encoded images of each sample, or why there are none.
+
+        Raises:
+            LoaderError: A fetched shard cannot be kept on this machine.
+        """
+        table = self._rows
+        rows = table.of(numbers)
+        shards = table.shard[rows].tolist()
+        with self._files.held(shards) as files:
+            # columns of plain ints: taking fields of single numpy rows costs as much as the read
+            columns = zip(
+                numbers.tolist(),
+                [files[shard] for shard in shards],
+                table.offset[rows].tolist(),
+                table.size[rows].tolist(),
+                table.crc[rows].tolist(),
+                strict=True,
+            )
+            return [self._read(*column) for column in columns]
 
     def _read(
-        self, number: int, shard: int, offsets: list[int], sizes: list[int], crcs: list[int]
+        self, number: int, file: int, offsets: list[int], sizes: list[int], crcs: list[int]
     ) -> EncodedSample | BadSample:
         first = offsets[0]
         length = offsets[2] + sizes[2] - first
         try:
-            span = memoryview(os.pread(self._files[shard], length, first))
+            span = memoryview(os.pread(file, length, first))
         except OSError as error:
-            return self.bad(number, 0, f"it cannot be read ({error.strerror})")
+            return self.bad(number, 0, self._unread(number, error))
         if len(span) < length:
             return self.bad(number, 0, "the shard ends before it")
         parts = [
@@ -137,6 +168,12 @@ class SampleSource:
                 return self.bad(number, part, "its bytes do not match their CRC-32")
         return EncodedSample(*parts)
 
+    def _unread(self, number: int, error: OSError) -> str:
+        failure = self._files.failure(self._place(number)[0])
+        if failure:
+            return f"its shard cannot be fetched ({failure})"
+        return f"it cannot be read ({error.strerror})"
+
     def bad(self, number: int, part: int, reason: str) -> BadSample:
         """Name a bad sample by what the tar says of it.
 
@@ -145,35 +182,46 @@ class SampleSource:
             part: Which of composite, mask, depth is at fault.
             reason: What is wrong with it.
         """
-        shard = self._shards[self._shard_of[number]].name
+        shard, _ = self._place(number)
+        opened, tar, name = self._sets[shard], self._tars[shard], self._member_name(number, part)
         return BadSample(
             number=number,
-            shard=f"{shard}.tar",
-            key=self.key(number),
-            member=self._member_name(number, part) or PARTS[part],
+            shard=f"{opened.location}/{tar}" if opened.label else tar,
+            key=self._member_name(number, 0).partition(".")[0],
+            member=name or PARTS[part],
             reason=reason,
         )
 
     def key(self, number: int) -> str:
         """Name of a sample, from the tar's header before it; empty if the tar no longer tells.
 
-        Letters, digits, `-` and `_` only, so that it may name a file.
+        Letters, digits, `-` and `_` only, so that it may name a file; among several sets it begins
+        with the set's name.
         """
-        return self._member_name(number, 0).partition(".")[0]
+        key = self._member_name(number, 0).partition(".")[0]
+        label = self._sets[self._place(number)[0]].label
+        return f"{label}-{key}" if label and key else key
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Shard and row of a sample."""
+        row = int(self._rows.of(np.array([number]))[0])
+        return int(self._rows.shard[row]), row
 
     def _member_name(self, number: int, part: int) -> str:
-        file, offset = self._files[self._shard_of[number]], int(self._offset[number, part])
+        shard, row = self._place(number)
+        offset = int(self._rows.offset[row, part])
         try:
-            header = os.pread(file, BLOCK, offset - BLOCK)
-        except OSError:
+            with self._files.held([shard]) as files:
+                header = os.pread(files[shard], BLOCK, offset - BLOCK)
+            # its checksum is compared, or a flipped letter would name another sample
+            name = tarfile.TarInfo.frombuf(header, "ascii", "replace").name
+        except (OSError, tarfile.HeaderError):
             return ""
-        name = header[:100].partition(b"\0")[0].decode("ascii", errors="replace")
-        return name if header[257:262] == b"ustar" and _SAFE_NAME.fullmatch(name) else ""
+        return name if _SAFE_NAMES[part].fullmatch(name) else ""
 
     def close(self) -> None:
         """Close the shards; no thread may be reading."""
-        while self._files:
-            os.close(self._files.pop())
+        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -187,30 +235,15 @@ class SampleSource:
         self.close()
 
 
-def _read_all_rows(set_path: Path, manifest: Manifest, shards: Sequence[ShardRecord]) -> Rows:
-    tables: list[Rows] = [np.zeros(0, ROW)]
-    faults: list[str] = []
-    for shard in shards:
-        try:
-            tables.append(read_rows(set_path / f"{shard.name}.npy", shard.samples))
-        except ShardError as error:
-            faults.append(str(error).partition(";")[0])
-        else:
-            faults += _row_faults(tables[-1], shard, manifest)
-    raise_faults(set_path, faults)
-    return np.concatenate(tables)
+def _file(opened: OpenedSet, tar: str) -> Path | RemoteShard:
+    path = opened.folder / tar
+    if opened.remote is None:
+        return path
+    return RemoteShard(folder=opened.remote, path=path, record=opened.manifest.files[tar])
 
 
-def _row_faults(rows: Rows, shard: ShardRecord, manifest: Manifest) -> list[str]:
-    begin, end = rows["offset"], rows["offset"] + rows["size"]
-    tar = manifest.files.get(f"{shard.name}.tar")
-    in_order = (begin[:, 1:] >= end[:, :-1] + BLOCK).all() and (end > begin).all()
-    if tar is None:
-        return [f"{shard.name}.tar is not among the manifest's files"]
-    if not in_order or (begin < BLOCK).any() or (end > tar.bytes).any():
-        return [f"{shard.name}.npy points outside {shard.name}.tar"]
-    lowest = 0 if manifest.backgrounds else UNKNOWN
-    background = rows["background"]
-    if ((background < lowest) | (background >= len(manifest.backgrounds))).any():
-        return [f"{shard.name}.npy names backgrounds that the set does not hold"]
-    return []
+def _image_sizes(sets: Sequence[OpenedSet], split: str) -> tuple[tuple[int, int], ...]:
+    samples: Counter[tuple[int, int]] = Counter()
+    for opened in sets:
+        samples[opened.manifest.image_size] += opened.manifest.num_samples(split) * opened.repeats
+    return tuple(size for size, _ in samples.most_common())

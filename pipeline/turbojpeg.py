@@ -1,10 +1,9 @@
 """Decode and resize on the processor: libjpeg-turbo (by simplejpeg) and torch, in threads.
 
-Per sample and core at 224 pixels (q75, Zen 5): reading and CRC 5 us, decoding 200 us, resizing to
-64 pixels 60 us after a full decode or 25 us after one at a reduced DCT scale. The threads work on
-chunks of a batch, so that a resize is one call for all of them: torch's antialiased bilinear filter
-on uint8 gives Pillow's pixels, bit for bit, at a quarter of its time, if it gets RGB as
-channels-last and grey images packed by four as the planes of one.
+Per sample and core (q75 at 224 pixels, Zen 5): reading and CRC 8 us, decoding 210 us in full, or
+170 us and less at a half and under; resizing to 64 pixels 60 us after a full decode, 27 us after
+one at a half. A thread takes a task of up to 32 samples and works on it in chunks of 8, so that a
+resize is one call for all images of a chunk.
 """
 
 import math
@@ -20,21 +19,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from pipeline.ahead import in_order
 from pipeline.decoder import DecodedBatch, Request, first_good, undecodable
-from pipeline.source import BadSample, SampleSource
+from pipeline.resize import resize
+from pipeline.source import BadSample, EncodedSample, SampleSource
 from pipeline.stills import COLOURS, DecodeError, Pixels, decode
 
 CHUNK = 8
-"""Samples per task: enough to share a resize call, few enough to stay in the L2 cache."""
+"""Samples per resize, and per task at least: enough to share the call, few enough to stay in the
+L2 cache."""
 
-_GREY_PER_IMAGE = 4
+MOST_PER_TASK = 32
+"""So many that handing a task over costs nothing to speak of."""
 
 _SCALE_MARGINS = (1, 4 / 3, 1)
-"""How much larger than the stage a composite, mask or depth map is decoded at least: at its very
-size a mask's sharp edges are 18 levels off in one pixel of a thousand, so 11."""
+"""How much larger than the stage a composite, mask or depth map is decoded at least: nearer to its
+size a mask's sharp edges are 18 levels off in one pixel of a thousand, so 9."""
 
 _Faults = list[tuple[int, BadSample]]
 """Places in a batch (or chunk) and why they stay empty."""
@@ -60,7 +61,7 @@ class TurboJpegDecoder:
         self, source: SampleSource, requests: Iterable[Request], *, size: int, exact: bool
     ) -> Iterator[Iterator[DecodedBatch]]:
         """See `Decoder.stream`."""
-        work = _ChunkDecoder(source, size, exact=exact)
+        work = _TaskDecoder(source, size, exact=exact)
         with (
             ThreadPoolExecutor(self.threads, thread_name_prefix="maskdepth-decode") as pool,
             closing(self._batches(work, requests, pool)) as batches,
@@ -68,17 +69,21 @@ class TurboJpegDecoder:
             yield batches
 
     def _batches(
-        self, work: "_ChunkDecoder", requests: Iterable[Request], pool: ThreadPoolExecutor
+        self, work: "_TaskDecoder", requests: Iterable[Request], pool: ThreadPoolExecutor
     ) -> Generator[DecodedBatch]:
         # a fresh array per batch would cost more in page faults than the resize does
         free: deque[_Frames] = deque()
 
         def jobs() -> Iterator[tuple[tuple[Request, _Frames], list[Callable[[], _Faults]]]]:
+            longest = 0
             for request in requests:
-                num = len(request.numbers)
-                frames = free.popleft() if free else _Frames(num, work.size, pin=self.pin_memory)
-                starts = range(0, request.num_counted, CHUNK)
-                yield (request, frames), [partial(work, request, frames, at) for at in starts]
+                longest = longest or len(request.numbers)
+                frames = (
+                    free.popleft() if free else _Frames(longest, work.size, pin=self.pin_memory)
+                )
+                step = samples_per_task(request.num_counted, self.threads)
+                starts = range(0, request.num_counted, step)
+                yield (request, frames), [partial(work, request, frames, at, step) for at in starts]
 
         for (request, frames), faults in in_order(jobs(), pool, ahead=self.prefetch_batches):
             yield frames.finish(request, dict(fault for chunk in faults for fault in chunk))
@@ -96,7 +101,7 @@ class TurboJpegDecoder:
                 pixels = decode(content, "RGB")
             except DecodeError as error:
                 raise undecodable(names, number, error) from None
-            result[number] = _resize_rgb(pixels[None], size)[0]
+            result[number] = resize(pixels[None], size)[0]
         return torch.from_numpy(result)
 
 
@@ -104,12 +109,8 @@ class _Frames:
     """The memory of one batch."""
 
     def __init__(self, num: int, size: int, *, pin: bool) -> None:
-        empty = partial(torch.empty, dtype=torch.uint8, pin_memory=pin)
-        self.composite, self.mask, self.depth = (
-            empty((num, size, size, 3)),
-            empty((num, size, size)),
-            empty((num, size, size)),
-        )
+        shapes = ((num, size, size, 3), (num, size, size), (num, size, size))
+        self.composite, self.mask, self.depth = (_empty(shape, pin=pin) for shape in shapes)
         self.arrays = (
             self.composite.numpy(),
             self.mask.unsqueeze(-1).numpy(),
@@ -120,22 +121,35 @@ class _Frames:
         """Fill the places without pixels of their own and hand the batch out."""
         replaced = [*bad, *range(request.num_counted, len(request.numbers))]
         if replaced:
-            # a rank may get nothing but padding at the end of a validation split
-            good = first_good(request, bad.values(), replaced) if request.num_counted else None
+            good = first_good(request, replaced)
             for array in self.arrays:
                 array[replaced] = 0 if good is None else array[good]
+        num = len(request.numbers)
         return DecodedBatch(
-            composite=self.composite,
-            mask=self.mask,
-            depth=self.depth,
+            composite=self.composite[:num],
+            mask=self.mask[:num],
+            depth=self.depth[:num],
             numbers=request.numbers,
             weights=request.weights(bad),
             bad=tuple(bad.values()),
         )
 
 
-class _ChunkDecoder:
-    """Reads, decodes and resizes a chunk of a batch; called by any thread of the pool."""
+def _empty(shape: tuple[int, ...], *, pin: bool) -> Tensor:
+    if pin:
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+    # numpy asks for huge pages, torch does not: 10 us less per sample at 224, 80 for the first time
+    return torch.from_numpy(np.empty(shape, np.uint8))
+
+
+def samples_per_task(num: int, threads: int) -> int:
+    """Whole chunks, as many as leave each thread two tasks of a batch."""
+    chunks = num // (2 * threads * CHUNK)
+    return min(max(chunks, 1) * CHUNK, MOST_PER_TASK)
+
+
+class _TaskDecoder:
+    """Reads, decodes and resizes a part of a batch; called by any thread of the pool."""
 
     def __init__(self, source: SampleSource, size: int, *, exact: bool) -> None:
         self.size = size
@@ -147,42 +161,60 @@ class _ChunkDecoder:
         ]
         self._at_least = [0 if found == full else min(found) for found in self._decoded_sizes]
         self._is_native = full == (size, size)
+        self._sizes_agree = len(source.image_sizes) == 1
         self._memory = threading.local()
 
-    def __call__(self, request: Request, frames: _Frames, at: int) -> _Faults:
-        """Fill places `at` to `at + CHUNK` of the batch; returns those that could not be."""
-        numbers = request.numbers[at : min(at + CHUNK, request.num_counted)]
-        results = [array[at : at + len(numbers)] for array in frames.arrays]
-        places = results if self._is_native else self._scratch(len(numbers))
-        faults, odd = self._decode(numbers, places)
-        if not self._is_native:
-            self._resize(results)
-        for part, i, pixels in odd:
-            results[part][i] = (_resize_grey if part else _resize_rgb)(pixels[None], self.size)[0]
-        return [(at + i, fault) for i, fault in faults]
-
-    def _decode(
-        self, numbers: npt.NDArray[np.int64], places: Sequence[Pixels]
-    ) -> tuple[_Faults, list[tuple[int, int, Pixels]]]:
-        """Decode into the places; what has another size than the set's images comes back."""
+    def __call__(self, request: Request, frames: _Frames, at: int, num: int) -> _Faults:
+        """Fill `num` places of the batch from `at` on; returns those that could not be."""
+        numbers = request.numbers[at : min(at + num, request.num_counted)]
+        samples = self._source.read_many(numbers)
         faults: _Faults = []
-        odd: list[tuple[int, int, Pixels]] = []
-        for i, sample in enumerate(self._source.read_many(numbers)):
+        for i in range(0, len(samples), CHUNK):
+            results = [a[at + i : at + min(i + CHUNK, len(samples))] for a in frames.arrays]
+            found = self._fill(results, numbers[i:], samples[i : i + CHUNK])
+            faults += [(at + i + j, bad) for j, bad in found]
+            if request.on_decoded is not None:
+                request.on_decoded(at + i, results, [j for j, _ in found])
+        return faults
+
+    def _fill(
+        self,
+        results: Sequence[Pixels],
+        numbers: npt.NDArray[np.int64],
+        samples: Sequence[EncodedSample | BadSample],
+    ) -> _Faults:
+        """Decode and resize a chunk into its places in the batch."""
+        places = results if self._is_native else self._scratch(len(samples))
+        faults: _Faults = []
+        odd: list[tuple[Pixels, Pixels]] = []
+        for i, (sample, *spots) in enumerate(zip(samples, *places, strict=True)):
             if isinstance(sample, BadSample):
                 faults.append((i, sample))
                 continue
             for part, content in enumerate(sample):
-                place = places[part][i]
                 try:
-                    pixels = decode(
-                        content, COLOURS[part], at_least=self._at_least[part], into=place
-                    )
+                    pixels = self._decode(part, content, spots[part])
                 except DecodeError as error:
                     faults.append((i, self._source.bad(int(numbers[i]), part, str(error))))
                     break
-                if pixels.shape != place.shape:
-                    odd.append((part, i, pixels))
-        return faults, odd
+                if pixels.shape != spots[part].shape:
+                    odd.append((results[part][i], pixels))
+        if not self._is_native:
+            for result, place in zip(results, places, strict=True):
+                result[...] = resize(place, self.size)
+        for spot, pixels in odd:  # images of another size than the set's
+            spot[...] = resize(pixels[None], self.size)[0]
+        return faults
+
+    def _decode(self, part: int, content: memoryview, spot: Pixels) -> Pixels:
+        """Decode an image into its spot, or into memory of its own if it has another size."""
+        colour, at_least = COLOURS[part], self._at_least[part]
+        if self._sizes_agree:
+            return decode(content, colour, at_least=at_least, into=spot)
+        pixels = decode(content, colour, at_least=at_least)
+        if pixels.shape == spot.shape:
+            spot[...] = pixels
+        return pixels
 
     def _scratch(self, num: int) -> list[Pixels]:
         """Places for `num` samples at the sizes they are decoded at; this thread's own."""
@@ -193,44 +225,15 @@ class _ChunkDecoder:
             ]
         return [part[:num] for part in self._memory.parts]
 
-    def _resize(self, results: Sequence[Pixels]) -> None:
-        num = len(results[0])
-        rgb, *greys = self._memory.parts
-        results[0][...] = _resize_rgb(rgb[:num], self.size)
-        for result, grey in zip(results[1:], greys, strict=True):
-            whole = -(-num // _GREY_PER_IMAGE) * _GREY_PER_IMAGE
-            result[...] = _resize_grey(grey[:whole], self.size)[:num]
-
 
 def scaled_size(image_size: tuple[int, int], at_least: int) -> tuple[int, int]:
     """Height and width a JPEG is decoded at, no side under `at_least` if it has as much.
 
-    Scales are eighths up to 5/8: decoding at 6/8 or 7/8 takes longer than in full.
+    Scales are 1/8, 1/4 and 1/2: libjpeg-turbo has vector code for these alone, so that decoding at
+    3/8 takes longer than at 1/2, and at 5/8 longer than in full.
     """
-    for eighths in range(1, 6):
-        height, width = (-(-side * eighths // 8) for side in image_size)
+    for divisor in (8, 4, 2):
+        height, width = (-(-side // divisor) for side in image_size)
         if min(height, width) >= at_least:
             return height, width
     return image_size
-
-
-def _resize_rgb(images: Pixels, size: int) -> Pixels:
-    """(N, H, W, 3) to (N, size, size, 3)."""
-    channels_last = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return _bilinear(channels_last, size).permute(0, 2, 3, 1).numpy()
-
-
-def _resize_grey(images: Pixels, size: int) -> Pixels:
-    """(N, H, W, 1) to (N, size, size, 1)."""
-    num, height, width, _ = images.shape
-    missing = -num % _GREY_PER_IMAGE
-    if missing:
-        images = np.concatenate([images, np.zeros((missing, height, width, 1), np.uint8)])
-    planes = torch.from_numpy(images).view(-1, _GREY_PER_IMAGE, height, width)
-    return _bilinear(planes, size).reshape(-1, size, size, 1)[:num].numpy()
-
-
-def _bilinear(images: Tensor, size: int) -> Tensor:
-    if images.shape[2:] == (size, size):
-        return images
-    return interpolate(images, size=(size, size), mode="bilinear", antialias=True)

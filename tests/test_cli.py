@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import cli
@@ -21,7 +22,6 @@ from models.training.config import TrainConfig
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
-from pipeline.augment import AugmentConfig
 from pipeline.loader import LoaderConfig
 from shards.options import ConvertConfig
 from shards.synth import SynthConfig
@@ -58,7 +58,6 @@ CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
             )
         },
         "panels": (TrainConfig, "num_panels"),
-        "flip": (AugmentConfig, "flip"),
         "width": (NetworkConfig, "width"),
         "mask_loss": (LossConfig, "mask"),
         "depth_loss": (LossConfig, "depth"),
@@ -70,7 +69,11 @@ CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "compile": (PrecisionConfig, "compile"),
         **{
             name: (LoaderConfig, name)
-            for name in ("decoder", "prefetch_batches", "hw_decoder_load", "max_bad_samples")
+            for name in (
+                "cache", "decoder", "order", "prefetch_batches", "hw_decoder_load", "threads",
+                "tune",
+                "max_bad_samples",
+            )
         },
     },
 }  # fmt: skip
@@ -211,6 +214,9 @@ def test_the_wrong_input_is_named_in_one_line_with_the_next_action(
         (("verify", tmp_path / "nowhere"), "is no folder; make a set there"),
         ((*again, "--width", "m"), "holds another network (network.width: 's' there, 'm' here)"),
         ((*again, "--lr", "0.5"), "train.optimizer.lr: 0.004 there, 0.5 here"),
+        ((*again, "--order", "windowed"), "loader.order: 'global' there, 'windowed' here"),
+        ((*train, "--window-shards", 8), "of no use to the global order; ask for 'windowed'"),
+        (("bench", "order", "--peers"), "of no use to bench order; leave them out"),
         ((*train, "--stages", "64"), "64"),
         ((*train, "--stages", "50:1"), "multiple of 32"),
         ((*train, "--width", "xxl"), "has no width 'xxl'; it has: s, m, l"),
@@ -237,3 +243,33 @@ def test_the_wrong_input_is_named_in_one_line_with_the_next_action(
         assert printed.err.startswith("maskdepth: ")
         assert printed.err.count("\n") == 1, printed.err
         assert not printed.out
+
+
+def test_bad_samples_are_counted_in_the_last_line_of_every_command(
+    small_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged, out = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(small_set, damaged)
+    for name in ("train-000002", "val-000001"):
+        row = np.load(damaged / f"{name}.npy")[5]
+        with (damaged / f"{name}.tar").open("r+b") as tar:
+            tar.seek(int(row["offset"][1]) + 100)
+            tar.write(b"a scratch")
+    assert run("train", "--data", damaged, "--out", out, "--stages", "32:1", "--batch-size", 24,
+               "--device", "cpu", "--panels", 0) == 0  # fmt: skip
+    last = "bad samples  2, left out at weight 0; `maskdepth verify` names them"
+    assert capsys.readouterr().out.splitlines()[-1] == last
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["kind"], record["bad_samples"]) for record in records] == [
+        ("train", 1), ("validation", 2)
+    ]  # fmt: skip
+    score = ("evaluate", "--checkpoint", out / "last.pt", "--data", damaged, "--device", "cpu")
+    assert run(*score, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["bad_samples"] == 1
+    assert run(*score, "--max-bad-samples", 0) == 2
+    assert "1 of 80 samples (val) are bad, more than the 0 that" in capsys.readouterr().err
+    assert run("predict", "--checkpoint", out / "last.pt", "--data", damaged, "--device", "cpu",
+               "--out", tmp_path / "out") == 0  # fmt: skip
+    printed = capsys.readouterr().out
+    assert printed.startswith("79 predictions in ")
+    assert "\nbad samples  1, left out at weight 0" in printed

@@ -67,6 +67,8 @@ class Display:
             f"loss {record['loss']:.4f}, {record['samples_per_s']:,.0f} samples/s, "
             f"data {record['data_wait_share']:.1%}, {self._time_left(stage, record)} left"
         )
+        if bad := record.get("bad_samples"):
+            news += f", {bad:,} bad samples"
         self._progress.update(self._task, place=place, news=news)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_plain >= PLAIN_EVERY_S:

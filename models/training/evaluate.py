@@ -32,12 +32,16 @@ class SetFacts:
     mean_depth: Callable[[int], Tensor]
     """Size in pixels -> (size, size) mean depth image of the training split in [0, 1]."""
 
+    sets: tuple[str, ...] = ()
+    """What the set consists of, if it is several or repeated: told where another one is met."""
+
     def record(self) -> dict[str, Any]:
         """What a checkpoint keeps of it: enough to know the set and to normalise other images."""
         return {
             "fingerprint": self.fingerprint,
             "pixel_mean": self.pixel_mean,
             "pixel_std": self.pixel_std,
+            "sets": self.sets,
         }
 
 

@@ -52,6 +52,9 @@ class Learner:
     def step(self, batch: Batch, *, progress: float, number: int) -> None:
         """Learn from one batch; launches, never waits.
 
+        A batch without a sample that counts changes nothing: even a gradient of 0 would move the
+        weights, by decay and momentum, and its blank images the running statistics.
+
         Args:
             batch: On the device.
             progress: Share of the run that lies behind, which decides the learning rate.
@@ -60,6 +63,8 @@ class Learner:
         rate = self.config.schedule.rate(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.optimizer.lr * rate
+        if batch.is_void:
+            return
         prediction = self.precision.predict(self.forward, batch.background, batch.composite)
         losses = self.loss(prediction, batch.mask, batch.depth, batch.weight)
         self.optimizer.zero_grad(set_to_none=True)

@@ -23,7 +23,7 @@ class PanelRows:
 
     def add(self, batch: Batch, prediction: Prediction) -> None:
         """Take from a batch what is still missing; padding is passed over."""
-        if self._num_missing == 0:
+        if self._num_missing == 0 or batch.is_void:
             return
         rows = torch.nonzero(batch.weight)[: self._num_missing, 0]
         images = {

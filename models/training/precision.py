@@ -10,6 +10,7 @@ times. So `auto` asks the processor; what it chose is in the configuration that 
 and another machine that would choose otherwise says so instead of going on in another arithmetic.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -35,6 +36,9 @@ class PrecisionConfig:
     compile: str = "auto"
     """`on` or `off`: `torch.compile`, with static shapes, once per stage. `auto`: GPUs only."""
 
+    deterministic: bool = False
+    """Only kernels that give the same bits every time; on a CPU they always do."""
+
     def __post_init__(self) -> None:
         if self.dtype not in ("auto", *FORMATS):
             msg = f"precision {self.dtype!r} is not known; choose one of auto, {', '.join(FORMATS)}"
@@ -53,8 +57,13 @@ class Precision:
         self.compiles = config.compile == "on" or (
             config.compile == "auto" and device.type == "cuda"
         )
+        if config.deterministic:
+            # cuBLAS reads it when the device is first used; torch refuses kernels without it
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(mode=True)
         if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # shapes are static within a stage
+            # shapes are static within a stage; but what is fastest differs from run to run
+            torch.backends.cudnn.benchmark = not config.deterministic
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, channels-last, in float32."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import Any
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,3 +29,6 @@ class Progress:
 
     scores: dict[str, float] = field(default_factory=dict)
     """Metrics of the last validation."""
+
+    loader: dict[str, Any] = field(default_factory=dict)
+    """What the loader remembers: the samples found bad."""

@@ -1,6 +1,6 @@
 """What a checkpoint must have in common with the run that wants to go on from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,12 @@ from models.training.config import FREE_ON_RESUME, differences
 
 
 def check_resumable(
-    path: Path, state: Mapping[str, Any], *, config: Mapping[str, Any], fingerprint: str
+    path: Path,
+    state: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any],
+    fingerprint: str,
+    sets: Sequence[str] = (),
 ) -> None:
     """Refuse a checkpoint of another set, another network or another configuration.
 
@@ -18,15 +23,17 @@ def check_resumable(
         state: What `read_checkpoint` returned.
         config: The whole configuration of the run that wants to go on.
         fingerprint: Of the set the run would go on with.
+        sets: What that consists of, for the message.
 
     Raises:
         CheckpointError: Something differs; the message spells it.
     """
     if state["set"]["fingerprint"] != fingerprint:
+        there = " and ".join(state["set"].get("sets") or [state["set"]["fingerprint"][:12]])
         msg = (
-            f"{path} was trained on another set (fingerprint {state['set']['fingerprint'][:12]}, "
-            f"this one has {fingerprint[:12]}); give --data the set it was trained on, "
-            "or --out another folder"
+            f"{path} was trained on another set ({there} there, "
+            f"{' and '.join(sets or [fingerprint[:12]])} here); give --data and --repeat "
+            "as it was started with, or --out another folder"
         )
         raise CheckpointError(msg)
     faults = [

@@ -75,12 +75,14 @@ class Tracker:
         self._board.close()
 
     def write(self, record: Record) -> None:
-        """Add a record; TensorBoard gets its numbers under its kind."""
+        """Add a record; TensorBoard gets its numbers under its kind, and bad samples as data's."""
         self._records.write(json.dumps(record) + "\n")
         self._records.flush()
         for name, value in record.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        if "bad_samples" in record:
+            self._board.add_scalar("data/bad_samples", record["bad_samples"], record["step"])
 
     def draw(self, picture: Image.Image, name: str, step: int) -> None:
         """Keep the panel of a validation."""

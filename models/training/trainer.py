@@ -88,6 +88,7 @@ class Trainer:
 
         Raises:
             TrainingError: The run folder is in use, or the loss is no longer a finite number.
+            LoaderError: More samples are bad than tolerated.
             CheckpointError: The checkpoint to go on from is damaged or another run's.
             Interrupted: Ctrl-C or SIGTERM came; the run is saved.
         """
@@ -118,18 +119,18 @@ class Trainer:
             batches = self.meter.watch(stream)
             for epoch_end in stage.epochs_left(self.progress.validated_step):
                 for batch in islice(batches, epoch_end - self.progress.step):
-                    self.step(batch)
+                    self.step(stage, batch)
                     self.after_step(stage, epoch_end)
                 assert self.progress.step == epoch_end, "the loader ended before its time"
                 self.validate(stage)
 
-    def step(self, batch: Batch) -> None:
-        """Learn from one batch."""
+    def step(self, stage: PlannedStage, batch: Batch) -> None:
+        """Learn from one batch, which is this rank's share of the stage's global one."""
         share = self.progress.samples / self.plan.total_samples
         self.learner.step(batch, progress=share, number=self.progress.step)
-        self.meter.tick(len(batch))
+        self.meter.tick(stage.batch_size)
         self.progress.step += 1
-        self.progress.samples += len(batch)
+        self.progress.samples += stage.batch_size
 
     def after_step(self, stage: PlannedStage, epoch_end: int) -> None:
         """Record, save and stop, where it is time to."""
@@ -181,11 +182,19 @@ class Trainer:
 
         Raises:
             CheckpointError: It is damaged, or another run's.
+            LoaderError: It knows of more bad samples than are tolerated now.
         """
         state = read_checkpoint(path)
-        check_resumable(path, state, config=self.sections, fingerprint=self.facts.fingerprint)
+        check_resumable(
+            path,
+            state,
+            config=self.sections,
+            fingerprint=self.facts.fingerprint,
+            sets=self.facts.sets,
+        )
         self.learner.load_state_dict(state, path)
         self.progress = Progress(**state["progress"])
+        self.loader.load_state_dict(self.progress.loader)
 
     def _open(self, stage: PlannedStage) -> AbstractContextManager[Iterator[Batch]]:
         """What is left of a stage; nothing, where it was interrupted while validating its end."""
@@ -221,6 +230,7 @@ class Trainer:
             "stage": stage.number,
             "size": stage.size,
             "elapsed_s": self.progress.elapsed_s,
+            "bad_samples": self.loader.num_bad_samples,
             **values,
         }
         self.tracker.write(record)
@@ -230,6 +240,7 @@ class Trainer:
     def _save(self, *names: str) -> None:
         self._refuse_bad_losses()
         self.progress.elapsed_s = time.monotonic() - self._started
+        self.progress.loader = self.loader.state_dict()
         self.tracker.sync()
         state = {
             **self.learner.state_dict(),

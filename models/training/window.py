@@ -29,9 +29,10 @@ class Window:
         return int(self._sums[-1])
 
     def take(self) -> dict[str, float]:
-        """The means, and begin anew; waits for the device."""
+        """The means, and begin anew; waits for the device. Zeros if no step was added."""
         sums = self._sums.tolist()[:-1]
-        means = {name: total / self._num_steps for name, total in zip(NAMES, sums, strict=True)}
+        num_steps = max(1, self._num_steps)
+        means = {name: total / num_steps for name, total in zip(NAMES, sums, strict=True)}
         self._sums.zero_()
         self._num_steps = 0
         return means

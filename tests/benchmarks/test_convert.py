@@ -50,7 +50,7 @@ def members(folder: Path) -> dict[str, bytes]:
 def test_the_peer_writes_the_same_images_as_we_do(
     zip_path: Path, tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
-    assert bench._shard_writer(zip_path, tmp_path, pool, COUNT, 10)() > 0  # type: ignore[arg-type]
+    assert bench._shard_writer(zip_path, tmp_path, pool, COUNT, 10, {})() > 0  # type: ignore[arg-type]
     assert bench._convert(zip_path, tmp_path / "set", "none", COUNT, 10)() > 0
     theirs, ours = members(tmp_path / "peer"), members(tmp_path / "set")
     assert theirs.keys() == ours.keys()

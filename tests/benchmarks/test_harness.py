@@ -1,9 +1,21 @@
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from benchmarks.harness import Row, environment, print_rows, report, result, take_turns
+from benchmarks.harness import (
+    CannotRun,
+    Row,
+    base_of,
+    environment,
+    print_rows,
+    rate_of,
+    report,
+    result,
+    take_turns,
+)
 
 
 def test_contenders_take_turns_and_the_first_turn_is_thrown_away() -> None:
@@ -46,3 +58,42 @@ def test_a_result_says_where_and_with_what_it_was_measured(
     assert kept["tables"]["64 px"][0]["median"] == 2.0
     assert {"date", "processor", "cores", "commit", "torch"} <= kept["environment"].keys()
     assert kept["environment"] == json.loads(json.dumps(environment()))
+
+
+def test_a_contender_that_cannot_run_says_why_in_its_own_words() -> None:
+    def give_up() -> float:
+        msg = "its environment is not made"
+        raise CannotRun(msg)
+
+    (row,) = take_turns({"theirs": give_up}, turns=1, peers=["theirs"])
+    assert row == Row(name="theirs", rates=(), failure="its environment is not made", role="peer")
+
+
+def test_rows_are_compared_with_the_first_peer_that_ran() -> None:
+    ceiling = Row(name="ceiling: all", rates=(9.0,), role="ceiling")
+    broken = Row(name="broken", rates=(), failure="gone", role="peer")
+    peer = Row(name="theirs", rates=(1.0,), role="peer")
+    ours = Row(name="ours", rates=(3.0,))
+    assert base_of([ceiling, ours, broken, peer]) is peer
+    assert base_of([ceiling, ours, broken]) is ceiling
+
+
+def test_a_rate_leaves_out_the_first_batches_and_stops_after_its_seconds() -> None:
+    """Two slow batches fill the queue; of those at 10 ms, four pass before 50 ms, four after."""
+    waits = iter([0.1, 0.1] + [0.01] * 100)
+    finished: list[int] = []
+    taken = 0
+
+    def batches() -> Iterator[None]:
+        nonlocal taken
+        for wait in waits:
+            time.sleep(wait)
+            taken += 1
+            yield
+
+    rate = rate_of(batches(), 5, 0.05, lambda: finished.append(taken))
+    assert rate <= 5 / 0.01
+    assert finished[0] == 2, "the clock starts when the device has finished"
+    assert finished[-1] == taken, "and stops when it has"
+    assert (taken - 2) % 4 == 0, "whole bursts of worker processes"
+    assert 4 <= taken - 2 <= 8

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.order import Order, rank_share
+from pipeline.order import (
+    Order,
+    _sides,
+    _sides_each,
+    epoch_keys,
+    permute,
+    permute_each,
+    rank_share,
+    unpermute,
+)
 
 
 @given(num=st.integers(1, 700), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 2**30))
@@ -100,3 +109,47 @@ def test_an_impossible_order_is_refused(num: int, seed: int) -> None:
 def test_a_batch_that_ranks_cannot_share_is_refused_naming_both_numbers() -> None:
     with pytest.raises(ValueError, match="10 samples cannot be shared by 4 ranks"):
         rank_share(10, 4)
+
+
+@given(num=st.integers(1, 3000), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 2**30))
+@settings(max_examples=60, deadline=None)
+def test_the_way_back_finds_the_position_of_every_number(num: int, seed: int, epoch: int) -> None:
+    positions = np.arange(num, dtype=np.uint64)
+    keys = epoch_keys(seed, np.array([epoch])).repeat(num)
+    numbers = permute(positions, num=num, keys=keys)
+    np.testing.assert_array_equal(unpermute(numbers, num=num, keys=keys), positions)
+
+
+def test_single_places_of_the_stream_can_be_asked_for_in_any_order() -> None:
+    order = Order(num_samples=1000, seed=9)
+    places = np.array([2**40, 3, 999, 1000, 3])
+    expected = [order.sample_numbers(int(place), 1)[0] for place in places]
+    assert order.numbers_at(places).tolist() == expected
+
+
+@given(
+    nums=st.lists(st.integers(1, 2**40) | st.integers(1, 3000), min_size=1, max_size=50),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_many_permutations_at_once_are_each_the_one_of_their_length(
+    nums: list[int], data: st.DataObject
+) -> None:
+    positions = np.array([data.draw(st.integers(0, num - 1)) for num in nums], np.uint64)
+    keys = epoch_keys(3, np.arange(len(nums)))
+    at_once = permute_each(positions, nums=np.array(nums, np.uint64), keys=keys)
+    one_by_one = [
+        int(permute(positions[i : i + 1], num=num, keys=keys[i : i + 1])[0])
+        for i, num in enumerate(nums)
+    ]
+    assert at_once.tolist() == one_by_one
+
+
+@pytest.mark.parametrize("root", [1, 32, 33, 94906267, 2**30 - 1, 2**30])
+def test_rectangles_are_exact_where_roots_are_rounded(root: int) -> None:
+    """Just below, at and above a square, also past the 53 bits of a float."""
+    nums = [max(1, root**2 + difference) for difference in (-1, 0, 1, 2)]
+    found = _sides_each(np.array(nums, np.uint64))
+    assert list(zip(*(sides.tolist() for sides in found), strict=True)) == [
+        tuple(int(side) for side in _sides(num)) for num in nums
+    ]

@@ -16,7 +16,7 @@ from shards.tar import read_members
 
 
 def _open(set_path: Path, split: str = "train") -> SampleSource:
-    return SampleSource(set_path, open_set(set_path), split)
+    return SampleSource([open_set(set_path)], split)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_shard_cut_while_open_gives_bad_samples_and_no_crash(copied_set: Path)
 
 
 def test_faulty_indices_are_refused_together(copied_set: Path) -> None:
-    manifest = open_set(copied_set)
+    opened = open_set(copied_set)
     first, second, third = (copied_set / f"train-00000{i}.npy" for i in range(3))
     first.unlink()
     rows = np.load(second)
@@ -95,7 +95,7 @@ def test_faulty_indices_are_refused_together(copied_set: Path) -> None:
     rows["background"] = 4
     np.save(third, rows)
     with pytest.raises(LoaderError) as caught:
-        SampleSource(copied_set, manifest, "train")
+        SampleSource([opened], "train")
     assert "train-000000.npy is missing" in str(caught.value)
     assert "train-000001.npy points outside train-000001.tar" in str(caught.value)
     assert "train-000002.npy names backgrounds that the set does not hold" in str(caught.value)

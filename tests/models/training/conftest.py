@@ -42,7 +42,7 @@ class ListLoader:
     """Bright squares on noise: the mask is the square, the depth a ramp that it interrupts.
 
     `on_train` and `on_validate` are called before a batch is handed out, with the number of
-    samples consumed before it, and may signal or raise.
+    samples consumed before it, and may signal or raise. Samples in `bad` come at weight 0.
     """
 
     def __init__(self, num_samples: int = 10, num_validation: int = 5) -> None:
@@ -58,6 +58,8 @@ class ListLoader:
         ramp = torch.linspace(0.2, 0.8, 16).expand(count, 1, 16, 16)
         self.depth = torch.where(self.mask > 0, 0.1, ramp)
         self.numbers_seen: list[int] = []
+        self.bad: set[int] = set()
+        self.found_bad: list[int] = []
         self.on_train: Callable[[int], None] = lambda consumed: None
         self.on_validate: Callable[[int], None] = lambda consumed: None
 
@@ -72,7 +74,8 @@ class ListLoader:
             numbers = [self._sample(place) for place in range(begin, begin + batch_size)]
             self.on_train(begin)
             self.numbers_seen += numbers
-            yield self._batch(numbers, size, [1.0] * batch_size)
+            self.found_bad = sorted({*self.found_bad, *self.bad.intersection(numbers)})
+            yield self._batch(numbers, size, [float(n not in self.bad) for n in numbers])
 
     def _sample(self, place: int) -> int:
         epoch, position = divmod(place, self.num_samples)
@@ -103,7 +106,21 @@ class ListLoader:
             depth=resized(self.depth),
             number=torch.tensor(numbers),
             weight=torch.tensor(weight),
+            is_void=not any(weight),
         )
+
+    @property
+    def num_bad_samples(self) -> int:
+        """Each once."""
+        return len(self.found_bad)
+
+    def state_dict(self):
+        """The bad samples found."""
+        return {"bad": self.found_bad}
+
+    def load_state_dict(self, state):
+        """Know them again."""
+        self.found_bad = list(state.get("bad", ()))
 
 
 FACTS = SetFacts(

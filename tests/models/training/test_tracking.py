@@ -41,6 +41,14 @@ def test_tensorboard_shows_every_step_once(tmp_path):
     assert [value for _, value in found] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
 
 
+def test_tensorboard_shows_the_bad_samples_beside_the_losses(tmp_path):
+    with Tracker(tmp_path, {}, num_records=0, step=0) as tracker:
+        for step in (1, 2):
+            tracker.write({"kind": "train", "step": step, "loss": 0.5, "bad_samples": 3 * step})
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in board.Scalars("data/bad_samples")] == [(1, 3), (2, 6)]
+
+
 def test_panels_are_kept_as_pictures(tmp_path):
     picture = Image.new("RGB", (6, 4), (10, 20, 30))
     with Tracker(tmp_path, {}, num_records=0, step=0) as tracker:
@@ -107,6 +115,13 @@ def test_without_a_terminal_lines_are_few_and_plain():
     )
     assert len(lines) == 4
     assert "\x1b" not in "".join(lines)
+
+
+def test_bad_samples_are_told_with_the_speed():
+    console = Console(file=io.StringIO(), force_terminal=False, width=150)
+    with Display(PLAN, console) as display:
+        display.trained(PLAN.stages[0], {**TRAINED, "bad_samples": 1200})
+    assert console.file.getvalue().endswith("left, 1,200 bad samples\n")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

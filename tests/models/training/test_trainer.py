@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import signal
@@ -6,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from models.checkpoint import read_checkpoint
+from models.checkpoint import encode, read_checkpoint, write_atomically
 from models.error import CheckpointError, Interrupted, TrainingError
 from models.training.ema import MovingAverage
 from models.training.evaluate import SetFacts
@@ -291,6 +292,92 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(make_trainer,
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
 
+def test_bad_samples_are_in_every_record_and_survive_a_resume(make_trainer, loader):
+    """Also one that the resumed run never meets again."""
+    order = []
+    with loader.train(size=8, batch_size=10, start=0, num_steps=1) as batches:
+        order += next(batches).number.tolist()
+    loader.bad = {order[5]}
+    loader.on_train = signal_at(4)
+    with pytest.raises(Interrupted):
+        make_trainer(loader=loader, stages="8:2", batch_size="2").run()
+    resumed = make_trainer(stages="8:2", batch_size="2")
+    resumed.run(resume=True)
+    found = [record["bad_samples"] for record in records(resumed)]
+    assert found == [1] * len(found)
+    assert resumed.loader.found_bad == [order[5]]
+    state = read_checkpoint(resumed.run_dir / "last.pt")
+    assert state["progress"]["loader"] == {"bad": [order[5]]}
+
+
+def test_a_checkpoint_from_before_bad_samples_were_kept_is_gone_on_from(make_trainer, loader):
+    loader.on_train = signal_at(4)
+    with pytest.raises(Interrupted):
+        make_trainer(loader=loader).run()
+    trainer = make_trainer()
+    path = trainer.run_dir / "last.pt"
+    state = read_checkpoint(path)
+    del state["version"], state["progress"]["loader"]
+    write_atomically(path, encode(state))
+    trainer.run(resume=True)
+    assert trainer.progress.step == NUM_STEPS
+
+
+def test_a_batch_of_bad_samples_alone_changes_nothing_but_the_place_in_the_stream(
+    make_trainer, loader
+):
+    """No decay, no momentum, no running statistics, no average, and no mean loss is moved."""
+    trainer = make_trainer(loader=loader, ema_decay=0.9)
+    stage = trainer.plan.stages[0]
+    with loader.train(size=8, batch_size=4, start=0, num_steps=2) as batches:
+        trainer.step(stage, next(batches))
+        before = copy.deepcopy(trainer.learner.state_dict())
+        loader.bad = set(range(10))
+        void = next(batches)
+    assert void.is_void
+    trainer.step(stage, void)
+    after = trainer.learner.state_dict()
+    assert after["schedule"]["lr"] > before["schedule"]["lr"]
+    for state in (before, after):
+        del state["schedule"]["lr"]
+        for group in state["optimizer"]["param_groups"]:
+            del group["lr"]
+    assert_same(before, after)
+    assert (trainer.progress.step, trainer.progress.samples) == (2, 8)
+
+
+def test_a_run_of_bad_samples_alone_ends_as_it_began(make_trainer, loader):
+    loader.bad = set(range(10))
+    trainer = make_trainer(loader=loader)
+    before = copy.deepcopy(trainer.learner.network.state_dict())
+    trainer.run()
+    assert_same(before, trainer.learner.network.state_dict())
+    train = [record for record in records(trainer) if record["kind"] == "train"]
+    assert {(record["loss"], record["bad_samples"]) for record in train} == {(0.0, 10)}
+
+
+def test_a_rank_that_gets_half_of_each_batch_counts_the_whole_of_it(make_trainer, loader):
+    """Steps, samples, the schedule and the rate are the run's, not the rank's."""
+
+    class Rank(type(loader)):
+        def _batch(self, numbers, size, weight):
+            half = len(numbers) // 2
+            return super()._batch(numbers[:half], size, weight[:half])
+
+    whole, half = (
+        make_trainer(name, loader=made, stages="8:2,12:1", batch_size="4,2")
+        for name, made in (("whole", loader), ("half", Rank()))
+    )
+    whole.run()
+    half.run()
+    places = [
+        [(record["step"], record["samples"], record.get("lr")) for record in records(trainer)]
+        for trainer in (whole, half)
+    ]
+    assert places[0] == places[1]
+    assert half.loader.numbers_seen == whole.loader.numbers_seen
+
+
 def test_best_is_the_best_of_the_last_stage_reached(make_trainer, monkeypatch):
     """A high score at a small size does not keep the later stage from being saved."""
     scores = iter([0.9, 0.8, 0.5, 0.6, 0.4])
@@ -339,7 +426,7 @@ def test_norms_and_biases_do_not_decay(make_trainer):
 def test_gradients_are_clipped_to_the_norm_asked_for(make_trainer, loader):
     trainer = make_trainer(optimizer=OptimizerConfig(clip_norm=1e-3))
     with loader.train(size=8, batch_size=4, start=0, num_steps=1) as batches:
-        trainer.step(next(batches))
+        trainer.step(trainer.plan.stages[0], next(batches))
     gradients = [weight.grad for weight in trainer.learner.network.parameters()]
     norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
@@ -359,4 +446,5 @@ def test_facts_record_what_prediction_needs():
         "fingerprint": "f",
         "pixel_mean": (0.1, 0.2, 0.3),
         "pixel_std": (1.0, 2.0, 3.0),
+        "sets": (),
     }

@@ -7,9 +7,8 @@ contender: every epoch opens and closes its streams. Resident size is read after
 the median of the last five epochs over that of the sixth to the tenth: before, caches and the
 allocators' pools fill. At most 2 % are promised.
 
-glibc is told to give freed memory back at once (MALLOC_MMAP_THRESHOLD_, MALLOC_ARENA_MAX): what is
-left is what is held. By default it keeps some of it, now more and now less: 400 MB instead of 260,
-up and down by 8 % from epoch to epoch, and a leak of 2 % would not be seen.
+The loader has glibc give freed memory back (`pipeline/allocator.py`): otherwise it keeps some of
+it, now more and now less, and a leak of 2 % would not be seen.
 """
 
 import gc
@@ -35,8 +34,6 @@ LIMIT = 0.02
 _BATCH, _SIZE = 256, 64
 _WARM_UP, _COMPARED = 5, 5
 """Epochs that do not count, and those compared at either end."""
-
-_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_ARENA_MAX": "2"}
 
 CONTENDERS: Mapping[str, LoaderConfig] = {
     "turbojpeg": LoaderConfig(decoder="turbojpeg", cache="off"),
@@ -96,14 +93,8 @@ def run(*, quick: bool, json_path: Path | None) -> None:
 def watch(
     set_path: Path, config: LoaderConfig, epochs: int, *, size: int, batch_size: int
 ) -> Series:
-    """Stream epochs in a process of their own, whose allocator gives freed memory back."""
-    before = dict(os.environ)
-    os.environ.update(_GIVE_BACK)  # glibc reads it when the process starts
-    try:
-        return measure_memory(stream, set_path, config, epochs, size, batch_size).value
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    """Stream epochs in a process of their own."""
+    return measure_memory(stream, set_path, config, epochs, size, batch_size).value
 
 
 def stream(set_path: Path, config: LoaderConfig, epochs: int, size: int, batch_size: int) -> Series:

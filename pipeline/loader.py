@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from pipeline.allocator import give_back_freed_memory
 from pipeline.augment import AugmentConfig
 from pipeline.backgrounds import BackgroundBank
 from pipeline.batch import Batch
@@ -183,6 +184,7 @@ class Loader:
         if not 0 <= rank < world_size:
             msg = f"rank is {rank}; it must be 0 to {world_size - 1}"
             raise ValueError(msg)
+        give_back_freed_memory()
         self.config = config
         self.device = device
         self.decoder = open_decoder(config, device)

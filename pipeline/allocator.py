@@ -1,0 +1,23 @@
+"""Freed batches given back to the system at once, so that a long run's memory stays where it is.
+
+glibc raises the size from which it asks the system for memory of its own each time such a piece is
+freed, up to 32 MB, and keeps what is smaller in its heap: a run of 260 MB then holds 400, up and
+down by 8 % from epoch to epoch. A fixed size ends that. Taking a batch anew from the system costs
+its pages, some 10 us a sample.
+"""
+
+import ctypes
+
+_M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h of glibc
+_MMAP_THRESHOLD_BYTES = 128 << 10
+_ARENAS = 2
+
+
+def give_back_freed_memory() -> bool:
+    """Set it for this process; whether its C library knows how."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    settings = ((_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES), (_M_ARENA_MAX, _ARENAS))
+    return all(mallopt(name, value) == 1 for name, value in settings)

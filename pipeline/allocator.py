@@ -9,7 +9,7 @@ its pages, some 10 us a sample.
 import ctypes
 
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3  # malloc.h of glibc
-_MMAP_THRESHOLD_BYTES = 128 << 10
+_MMAP_THRESHOLD_BYTES = 1 << 20  # a batch has more, what one image needs on the way less
 _ARENAS = 2
 
 

@@ -6,7 +6,6 @@ with what it decodes anyway; it stays for the next stream, and goes when trainin
 another size.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from pipeline.free_memory import measure_room
 from pipeline.memory_plan import MemoryPlan, Need, Room, gigabytes, plan_cache
 from pipeline.sample_table import DeviceTable, HostTable, Numbers, SampleCache, memory_rows
 from pipeline.source import SampleSource
+from pipeline.user_folder import user_cache_folder
 
 TrainingStage = tuple[int, float]
 """Size and epochs of a stage of training."""
@@ -70,11 +70,6 @@ class CacheSettings:
         if self.folder is None and self.wish == "file":
             return user_cache_folder()
         return self.folder
-
-
-def user_cache_folder() -> Path:
-    """Where this user's programs keep what can be made again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskdepth"
 
 
 def installed_decoders() -> dict[str, str]:

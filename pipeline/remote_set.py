@@ -5,7 +5,6 @@ folder named by its fingerprint: so neither another set nor another state of it 
 it, and what an earlier run fetched is used again. Of the shards only the sizes are asked.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable
@@ -17,6 +16,7 @@ from pipeline.fetched_files import FetchedFiles, NoRoomError
 from pipeline.opening import OpenedSet, hash_fault, raise_faults
 from pipeline.remote import FetchError, RemoteConfig, RemoteFolder
 from pipeline.shard_fetcher import ShardFetcher
+from pipeline.user_folder import user_cache_folder
 from shards.error import ShardError
 from shards.manifest import BACKGROUNDS, NAME, FileRecord, Manifest, read_manifest
 
@@ -37,7 +37,7 @@ class RemoteSets:
     """
 
     def __init__(self, config: RemoteConfig) -> None:
-        folder = config.cache_dir or _user_folder()
+        folder = config.cache_dir or user_cache_folder() / "remote"
         try:
             self._files = FetchedFiles(folder, int(config.cache_gb * 1e9))
         except OSError as error:
@@ -126,8 +126,3 @@ class RemoteSets:
                     remote.fetch(path.name, part, record)
                     continue
             time.sleep(_POLL_S)  # another process fetches it
-
-
-def _user_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "maskdepth" / "remote"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.cache import user_cache_folder
+from pipeline.user_folder import user_cache_folder
 
 _NAME = "tuning.json"
 _FORMAT = 1

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchmarks.harness import CannotRun
+from pipeline.user_folder import user_cache_folder
 
 CONSTRAINTS = Path(__file__).parent / "constraints.txt"
 _MARKER = "made-from.txt"
@@ -105,8 +106,7 @@ def pinned() -> dict[str, str]:
 
 def folder_of(name: str) -> Path:
     """Where a peer's environment is, or would be."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("MASKDEPTH_PEERS") or cache / "maskdepth" / "peers") / name
+    return Path(os.environ.get("MASKDEPTH_PEERS") or user_cache_folder() / "peers") / name
 
 
 def python_of(name: str) -> Path:

@@ -13,6 +13,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -43,13 +44,14 @@ class Processes:
     def __init__(self, number: int) -> None:
         self._number = number
         self._workers: list[_Worker] = []
-        self._starting = threading.Thread(target=self._start)
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-start")
+        self._starting: Future[None] | None = None
 
     def __enter__(self) -> Self:
         if self._number > 1:
             _FORKED.set_forkserver_preload(["__main__", "shards.shard"])
             multiprocessing.forkserver.ensure_running()
-            self._starting.start()
+            self._starting = self._starter.submit(self._start)
         return self
 
     def _start(self) -> None:
@@ -66,9 +68,7 @@ class Processes:
         value: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if self._number == 1:
-            return
-        self._starting.join()
+        self._starter.shutdown()
         for worker in self._workers:
             worker.pipe.close()  # an idle process ends by that
             if kind is not None:
@@ -82,10 +82,10 @@ class Processes:
         Raises:
             ShardError: A process was killed.
         """
-        if self._number == 1:
+        if self._starting is None:
             yield from map(function, tasks)
             return
-        self._starting.join()
+        self._starting.result()
         waiting = (pickle.dumps((function, task), pickle.HIGHEST_PROTOCOL) for task in tasks)
         try:
             yield from self._results(waiting)

@@ -57,7 +57,8 @@ def read_image(archive: Archive, member: Member, size: tuple[int, int]) -> Image
     Raises:
         MemberError, ImageError: It is not fit to train on.
     """
-    return _as_is(archive.read(member), size, member.crc, 3, "pixels")
+    data = archive.read(member)
+    return _as_is(data, read_header(data), size, member.crc, 3, "pixels")
 
 
 def image_of(task: ShardTask, part: int, data: bytes, crc: int, look: Look) -> Image:
@@ -76,7 +77,7 @@ def image_of(task: ShardTask, part: int, data: bytes, crc: int, look: Look) -> I
     name = PARTS[part]
     header = read_header(data)
     if fit_as_is(name, header, task.depth):
-        return _as_is(data, task.image_size, crc, 1 if part else 3, look, header)
+        return _as_is(data, header, task.image_size, crc, 1 if part else 3, look)
     pixels = repaired(name, data, header, task.depth, task.image_size)
     height, width, _ = pixels.shape
     new = encode_repaired(pixels)
@@ -84,14 +85,8 @@ def image_of(task: ShardTask, part: int, data: bytes, crc: int, look: Look) -> I
 
 
 def _as_is(
-    data: bytes,
-    size: tuple[int, int],
-    crc: int,
-    channels: int,
-    look: Look,
-    header: Header | None = None,
+    data: bytes, header: Header, size: tuple[int, int], crc: int, channels: int, look: Look
 ) -> Image:
-    header = header or read_header(data)
     check_size(header, size)
     pixels = None
     if look == "pixels":

@@ -156,6 +156,8 @@ class TarWriter:
                 self._pending.append(_ZEROS[: 2 * BLOCK] + _ZEROS[: -end % _RECORD])
                 self.size_bytes = end + -end % _RECORD
                 self._flush()
+                if self._syncing is not None:
+                    self._syncing.result()  # what kept the disk from it is told only once
                 os.fsync(self._file.fileno())
 
 

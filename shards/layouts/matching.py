@@ -1,6 +1,6 @@
 """What all layouts do alike: names sorted by role, then joined into triplets by key.
 
-A layout says what a member's name means (`Named`) and which keys belong together (`Related`).
+A layout says what a member's name means (`Named`) and which keys belong together (`Relation`).
 Positions in a listing never decide anything. Whatever cannot be used is rejected by name, and
 every member has exactly one fate.
 """

@@ -60,7 +60,8 @@ def match(members: Members, options: LayoutOptions) -> Match:
              if members[number].name.rpartition("/")[2] == _RELATION]  # fmt: skip
     if files:
         rows = list(tab_separated(members, files, fields=4))
-        backgrounds, *images_of = (_stems(column) for column in zip(*rows, strict=True))
+        columns = zip(*rows, strict=True) if rows else [()] * 4
+        backgrounds, *images_of = map(_stems, columns)
     else:
         stems = [stem for stem in by_role.single["composite"] if _COMPOSITE.fullmatch(stem)]
         backgrounds = [stem.rsplit("_", 2)[0] for stem in stems]
@@ -99,8 +100,8 @@ def _parts(stems: Iterable[str]) -> Iterator[tuple[str, int] | None]:
     foregrounds: set[str] = set()
     for stem in stems:
         first, _, last = stem.rpartition("_")
-        foreground = first.rpartition("_")[2]
-        if last not in variants or foreground not in foregrounds:
+        background, _, foreground = first.rpartition("_")
+        if not background or last not in variants or foreground not in foregrounds:
             named = _COMPOSITE.fullmatch(stem)
             if named is None:
                 yield None

@@ -104,6 +104,18 @@ def test_an_error_comes_back_as_it_was_with_the_place_where_it_happened() -> Non
     assert "in fail" in caught.value.__notes__[0]
 
 
+def test_processes_that_cannot_be_started_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not a pool of none, which would give no result for any task."""
+
+    def refuse(_: Processes) -> None:
+        msg = "no more processes"
+        raise OSError(msg)
+
+    monkeypatch.setattr(Processes, "_start", refuse)
+    with Processes(2) as processes, pytest.raises(OSError, match="no more processes"):
+        list(processes.map(sleep_for, [0.0]))
+
+
 def test_processes_that_are_not_asked_for_anything_end_too() -> None:
     with Processes(2):
         pass

@@ -141,3 +141,21 @@ def test_more_positions_move_the_border_of_mirroring(tmp_path: Path) -> None:
     stems = [f"bg001_fg001_{variant:02d}" for variant in (30, 31, 60)]
     _, found = match(tmp_path, {name: name.encode() for stem in stems for name in names(stem)})
     assert [triplet.mirrored for triplet in found.triplets] == [False, True, True]
+
+
+def test_an_empty_map_relates_nothing(tmp_path: Path) -> None:
+    _, found = match(tmp_path, WHOLE | {f"{ROOT}/file_map.txt": b"\n"})
+    assert found.triplets == []
+    assert len(found.rejected) == 3 * len(STEMS)
+
+
+def test_a_name_without_a_background_tells_no_foreground_wherever_it_stands(tmp_path: Path) -> None:
+    """Beside names that do, from which the object and the variant are known already."""
+    stems = [STEMS[0], "fg001_01"]
+    source = {name: name.encode() for stem in stems for name in names(stem)}
+    source |= {f"{ROOT}/bg/bg001.jpeg": b"one"}
+    related = "".join(line("bg001", stem) for stem in stems)
+    _, found = match(tmp_path, source | {f"{ROOT}/file_map.txt": related.encode()})
+    assert {t.key: (t.foreground, t.mirrored) for t in found.triplets} == {
+        STEMS[0]: ("fg001", False), "fg001_01": (None, None)
+    }  # fmt: skip

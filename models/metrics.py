@@ -67,8 +67,8 @@ class Metrics:
             # logit > 0 is probability > 0.5
             overlap, union, iou = _overlap(prediction.mask_logits > 0, truth)
             self._add(_MASK, weight, iou, 2 * iou / (1 + iou), overlap, union)
-        if prediction.depth_logits is not None:
-            self._add_depth(prediction.depth_logits.float().sigmoid(), depth.float(), weight)
+        if (predicted := prediction.depth()) is not None:
+            self._add_depth(predicted, depth.float(), weight)
         if background is not None:
             moved = (composite.float() - background.float()) * self._levels_311
             free_mask = torch.linalg.vector_norm(moved, dim=1, keepdim=True) > DIFFERENCE_LEVELS

@@ -108,12 +108,8 @@ class Predictor:
             ),
         ):
             prediction: Prediction = self.network(background, composite)
-        return Maps(
-            *(
-                None if logits is None else logits.float().sigmoid().cpu()
-                for logits in (prediction.mask_logits, prediction.depth_logits)
-            )
-        )
+        maps = (prediction.mask(), prediction.depth())
+        return Maps(*(None if part is None else part.cpu() for part in maps))
 
     def _normalise(self, pixels_N3SS: Tensor) -> Tensor:
         mean, std = (

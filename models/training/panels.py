@@ -31,8 +31,8 @@ class PanelRows:
             "composite": batch.composite,
             "mask": batch.mask,
             "depth": batch.depth,
-            "predicted_mask": _probability(prediction.mask_logits),
-            "predicted_depth": _probability(prediction.depth_logits),
+            "predicted_mask": prediction.mask(),
+            "predicted_depth": prediction.depth(),
         }
         self._parts.append({name: part[rows] for name, part in images.items() if part is not None})
         self._num_missing -= len(rows)
@@ -53,7 +53,3 @@ class PanelRows:
             std=facts.pixel_std,
             max_rows=len(rows["composite"]),
         )
-
-
-def _probability(logits: Tensor | None) -> Tensor | None:
-    return None if logits is None else logits.sigmoid()

@@ -94,11 +94,8 @@ class Precision:
         """Forward pass under autocast; the logits come back in float32."""
         dtype = FORMATS[self.name]
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-            mask, depth = network(background, composite)
-        return Prediction(
-            mask_logits=None if mask is None else mask.float(),
-            depth_logits=None if depth is None else depth.float(),
-        )
+            prediction: Prediction = network(background, composite)
+        return prediction.apply(torch.Tensor.float)
 
 
 def resolved(config: PrecisionConfig, device: torch.device) -> PrecisionConfig:

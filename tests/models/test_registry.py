@@ -21,7 +21,7 @@ def test_every_network_answers_at_its_smallest_size_in_every_width(name: str) ->
         check_size(config, side)
         prediction = build_network(config)(images if needs_background(config) else None, images)
         assert isinstance(prediction, Prediction)
-        for logits in prediction:
+        for logits in prediction[:2]:
             assert logits is None or logits.shape == (2, 1, side, side)
 
 

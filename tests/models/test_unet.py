@@ -22,7 +22,7 @@ def images(num: int, height: int, width: int | None = None, seed: int = 0) -> Te
 
 
 def logits_of(prediction: Prediction) -> tuple[Tensor, Tensor]:
-    mask, depth = prediction
+    mask, depth, _ = prediction
     assert mask is not None
     assert depth is not None
     return mask, depth

@@ -124,7 +124,7 @@ class BlockMaker:
                 try:
                     images[number] = read_sample(task, number, look_at(task, number))
                 except RejectedError as error:
-                    key = task.samples.facts[number].key
+                    key = task.samples.keys[number]
                     line = {"key": key, "member": error.member, "reason": str(error)}
                     rejected.append(line)
                     continue
@@ -143,7 +143,7 @@ class BlockMaker:
         task = self._task
         archive = task.archives[task.samples.archives[number, 0]].name
         name = task.samples.names[len(PARTS) * number]
-        return info(task.samples.facts[number], archive, name, task.image_size)
+        return info(task.samples.facts(number), archive, name, task.image_size)
 
     def _fill(self, draft: _Draft) -> Truths:
         """Put every member in its place; returns which samples cannot stay as they were read."""
@@ -205,7 +205,7 @@ class BlockMaker:
         task, samples = self._task, draft.samples.tolist()
         looked_at = [draft.images.get(number) for number in samples]
         names = [name for number, images in zip(samples, looked_at, strict=True)
-                 for name in _names(task.samples.facts[number].key, images)]  # fmt: skip
+                 for name in _names(task.samples.keys[number], images)]  # fmt: skip
         num_bytes = draft.num_blocks * BLOCK
         if names:
             blocks = np.frombuffer(self._buffer, np.uint8, num_bytes).reshape(-1, BLOCK)

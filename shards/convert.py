@@ -7,13 +7,13 @@ had: work in progress lies in `SET/.convert`, which names the plan it belongs to
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from shards.backgrounds import Backgrounds, write_backgrounds
+from shards.collection import uncollected
 from shards.error import ShardError
 from shards.index import PARTS
 from shards.layouts import MAGMA_DISPARITY
@@ -88,7 +88,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         ShardError: The sources cannot be read or matched, images do not belong together, too much
             was rejected, the folder belongs to another conversion, or the disk is full.
     """
-    with Processes(config.num_processes) as processes:
+    with uncollected(), Processes(config.num_processes) as processes:
         return _convert(config, processes, on_progress)
 
 
@@ -103,9 +103,10 @@ def _convert(
     if finished is not None:
         return ConvertReport(manifest=finished, already_finished=True)
     try:
-        with work_folder(config.out, identity) as work:
+        with work_folder(config.out, identity) as work, ThreadPoolExecutor(1) as planner:
+            planned = planner.submit(_plan, config, reading.triplets)
             findings = _look(config, reading)
-            run = _Conversion(config, reading, findings, work, processes, on_progress)
+            run = _Conversion(config, reading, findings, planned, work, processes, on_progress)
             manifest = run.write(sources)
         shutil.rmtree(work)
     except OSError as error:
@@ -142,8 +143,9 @@ def rewrite(
     findings, config = _look(config, reading), replace(config, out=work)
     # what was rejected is known only when every shard was read
     stems = None if REJECTED in names else {Path(name).stem for name in names}
-    with Processes(config.num_processes) as processes:
-        run = _Conversion(config, reading, findings, work, processes, on_progress)
+    with Processes(config.num_processes) as processes, ThreadPoolExecutor(1) as planner:
+        planned = planner.submit(_plan, config, reading.triplets)
+        run = _Conversion(config, reading, findings, planned, work, processes, on_progress)
         backgrounds, plan = run.prepare()
         files = {BACKGROUNDS: backgrounds.file} if backgrounds.file else {}
         for report in run.write_shards(plan, backgrounds, only=stems).values():
@@ -225,6 +227,8 @@ class _Conversion:
     config: ConvertConfig
     reading: Reading
     findings: Findings
+    planned: Future[Plan]
+    """For all triplets; made while the first images are looked at."""
     work: Path
     processes: Processes
     on_progress: Progress | None
@@ -281,6 +285,8 @@ class _Conversion:
             self.findings.image_size,
             estimate=self.config.backgrounds == "estimate",
         )
+        if backgrounds.triplets is self.reading.triplets:
+            return backgrounds, self.planned.result()
         return backgrounds, _plan(self.config, backgrounds.triplets)
 
     def write_shards(
@@ -332,6 +338,5 @@ def _merge(
         for part, moments in report.moments.items():
             statistics[part].merge(moments)
         if report.depth_images:
-            total = np.array(report.depth_total, dtype=np.int64).reshape(image_size)
-            mean_depth.merge(report.depth_images, total)
+            mean_depth.merge(report.depth_images, report.depth_total.reshape(image_size))
     return statistics, counted, mean_depth

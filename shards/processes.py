@@ -5,6 +5,7 @@ killed, at whatever moment, holds no lock that another one waits for (`ProcessPo
 hang so).
 """
 
+import gc
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -138,6 +139,8 @@ def _serve(pipe: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    gc.freeze()
+    gc.disable()  # a task is a hundred thousand objects that stay until it is done
     while True:
         try:
             function, task = pickle.loads(pipe.recv_bytes())
@@ -152,3 +155,5 @@ def _serve(pipe: Connection) -> None:
             pipe.send_bytes(pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
         except ConnectionError:  # nobody wants it any more
             return
+        del task, result
+        gc.collect()

@@ -4,6 +4,7 @@ This is where a tar is written. A shard appears under its final name only when i
 the report beside the work in progress appears last: a rerun keeps what has a true report.
 """
 
+import base64
 import hashlib
 import io
 import itertools
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shards.archive import MAX_MEMBER_BYTES
 from shards.block import Block, BlockMaker
@@ -44,7 +46,7 @@ class ShardReport:
     )
     counted: int = 0
     depth_images: int = 0
-    depth_total: list[int] = field(default_factory=list)
+    depth_total: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     repaired: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REPAIRABLE, 0))
     rejected: list[dict[str, str]] = field(default_factory=list)
 
@@ -54,6 +56,7 @@ class ShardReport:
             **vars(self),
             "files": {name: asdict(record) for name, record in self.files.items()},
             "moments": {part: moments.to_json() for part, moments in self.moments.items()},
+            "depth_total": base64.b64encode(self.depth_total.astype("<i8").tobytes()).decode(),
         }
         return json.dumps(value)
 
@@ -65,6 +68,8 @@ class ShardReport:
         value["moments"] = {
             part: Moments.from_json(moments) for part, moments in value["moments"].items()
         }
+        content = base64.b64decode(value["depth_total"], validate=True)
+        value["depth_total"] = np.frombuffer(content, "<i8").astype(np.int64)
         return cls(**value)
 
 
@@ -97,7 +102,7 @@ def write_shard(task: ShardTask) -> ShardReport:
     rows = np.concatenate(tables)
     if mean_depth is not None:
         report.depth_images = mean_depth.images
-        report.depth_total = mean_depth.total.ravel().tolist()
+        report.depth_total = mean_depth.total.ravel()
     if report.samples:
         report.files[f"{task.name}.tar"] = FileRecord(bytes=tar.size_bytes, sha256=tar.sha256)
         _write_indices(task, report, rows, "".join(lines))
@@ -168,10 +173,11 @@ def _rows(task: ShardTask, block: Block, at: int) -> Rows:
     rows["offset"] = block.offsets[:, :-1] + at
     rows["size"], rows["json_size"] = block.sizes[:, :-1], block.sizes[:, -1]
     rows["crc"], rows["json_crc"] = block.crcs[:, :-1], block.crcs[:, -1]
-    facts = [task.samples.facts[number] for number in block.samples]
-    rows["background"] = [each.background_number for each in facts]
-    rows["foreground"] = [each.foreground_number for each in facts]
-    rows["mirrored"] = [UNKNOWN if each.mirrored is None else each.mirrored for each in facts]
+    samples, chosen = task.samples, block.samples
+    rows["background"] = samples.background_numbers[chosen]
+    rows["foreground"] = samples.foreground_numbers[chosen]
+    mirrored = [samples.mirrored[number] for number in chosen]
+    rows["mirrored"] = [UNKNOWN if known is None else known for known in mirrored]
     return rows
 
 

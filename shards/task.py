@@ -4,7 +4,7 @@ A set of 400,000 samples as objects takes a gigabyte and 10 us a sample on its w
 as columns a tenth of both. A sample becomes an object only where it is looked at by itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,8 @@ from shards.index import PARTS, UNKNOWN
 from shards.members import Member, Rows
 from shards.repair import DepthStorage
 from shards.triplet import Members, Triplet, safe_key
+
+Numbers = npt.NDArray[np.int64]
 
 
 class Facts(NamedTuple):
@@ -36,16 +38,32 @@ class Facts(NamedTuple):
 class SampleTasks:
     """The samples of a shard in order; the three members of each are its composite, mask, depth."""
 
-    facts: list[Facts]
+    keys: Sequence[str]
+    backgrounds: Sequence[str | None]
+    background_numbers: Numbers
+    foregrounds: Sequence[str | None]
+    foreground_numbers: Numbers
+    mirrored: Sequence[bool | None]
     names: list[str]
     """Of the members, three for each sample."""
     rows: Rows
     """(samples, 3) of `shards.members.ROW`."""
-    archives: npt.NDArray[np.int64]
+    archives: Numbers
     """(samples, 3) numbers of the members' archives."""
 
     def __len__(self) -> int:
-        return len(self.facts)
+        return len(self.keys)
+
+    def facts(self, sample: int) -> Facts:
+        """What is known of one sample."""
+        return Facts(
+            self.keys[sample],
+            self.backgrounds[sample],
+            int(self.background_numbers[sample]),
+            self.foregrounds[sample],
+            int(self.foreground_numbers[sample]),
+            self.mirrored[sample],
+        )
 
     def member(self, sample: int, part: int) -> Member:
         """One member of one sample."""
@@ -66,28 +84,25 @@ def sample_tasks(
         backgrounds: Id to position in `backgrounds.tar`.
         foregrounds: Id to position in the manifest.
     """
-    numbers = np.array([triplet[1:4] for triplet in triplets], np.int64)
-    names = members.table.names
+    columns = list(zip(*triplets, strict=True)) or [()] * len(Triplet._fields)
+    keys, composites, masks, depths, scenes, objects, mirrored = columns
+    numbers = np.array((composites, masks, depths), np.int64).T
+    names, safe = members.table.names, {name: safe_key(name) for name in backgrounds}
     return SampleTasks(
-        facts=list(_facts(triplets, backgrounds, foregrounds)),
+        keys=keys,
+        backgrounds=[safe.get(scene) for scene in scenes],
+        background_numbers=_numbers(backgrounds, scenes),
+        foregrounds=objects,
+        foreground_numbers=_numbers(foregrounds, objects),
+        mirrored=mirrored,
         names=[names[number] for number in numbers.ravel().tolist()],
         rows=members.table.rows[numbers],
         archives=members.archive_numbers(numbers),
     )
 
 
-def _facts(
-    triplets: Iterable[Triplet], backgrounds: Mapping[str, int], foregrounds: Mapping[str, int]
-) -> Iterable[Facts]:
-    scenes: dict[str | None, tuple[str | None, int]] = {
-        name: (safe_key(name), number) for name, number in backgrounds.items()
-    }
-    nowhere = (None, UNKNOWN)
-    objects = dict(foregrounds)
-    for key, _, _, _, background, foreground, mirrored in triplets:
-        scene, number = scenes.get(background, nowhere)
-        which = UNKNOWN if foreground is None else objects.get(foreground, UNKNOWN)
-        yield Facts(key, scene, number, foreground, which, mirrored)
+def _numbers(known: Mapping[str, int], ids: Sequence[str | None]) -> Numbers:
+    return np.array([UNKNOWN if name is None else known.get(name, UNKNOWN) for name in ids])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

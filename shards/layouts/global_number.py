@@ -28,7 +28,7 @@ from shards.layouts.matching import (
     relate_equal_keys,
     sees,
     sort_members,
-    tab_separated,
+    tab_columns,
 )
 from shards.triplet import Match, Members, split_stem
 
@@ -86,7 +86,7 @@ def _read(name: str) -> Named | None:
 
 def _related_by_labels(members: Members, files: list[int]) -> Relation:
     rows = []
-    for row in tab_separated(members, files, fields=5):
+    for row in zip(*tab_columns(members, files, fields=5), strict=True):
         background, foreground, *images = (split_stem(field)[1] for field in row)
         keys = [_key(digits[1]) if (digits := _DIGITS.search(stem)) else stem for stem in images]
         composite, mask, depth = keys

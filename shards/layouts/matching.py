@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
+
 from shards.archive import MemberError
 from shards.error import ShardError
 from shards.triplet import (
@@ -32,6 +34,13 @@ IMAGES = ("composite", "mask", "depth")
 AUXILIARY = "auxiliary"
 MAX_LINE = 4096
 """Characters of a label file's line: five paths; and an `int` of more digits would raise."""
+
+_MEND = "mend it, or remove it to relate the images by their names"
+_SEPARATORS = np.zeros(256, bool)
+_SEPARATORS[[ord("\t"), ord("\n")]] = True
+_IRREGULAR = ~_SEPARATORS
+_IRREGULAR[33:127] = False
+"""Bytes that are neither separators nor printable ASCII without the space."""
 
 
 class Named(NamedTuple):
@@ -246,30 +255,57 @@ def _reject_unclaimed(single: Mapping[str, Mapping[str, int]], found: Match) -> 
                     found.rejected.append(Rejection(safe_key(key), (number,), reason))
 
 
-def tab_separated(members: Members, files: Iterable[int], fields: int) -> Iterator[list[str]]:
-    """The rows of relation files, one list of so many fields each.
+def tab_columns(members: Members, files: Iterable[int], fields: int) -> list[list[str]]:
+    """The columns of relation files, one after the other.
 
     Raises:
         ShardError: A file cannot be read, or a line has another number of fields.
     """
-    remedy = "mend it, or remove it to relate the images by their names"
+    columns: list[list[str]] = [[] for _ in range(fields)]
     for number in files:
         try:
-            text = members.read(number).decode("utf-8")
+            content = members.read(number)
+            text = content.decode("utf-8")
         except (MemberError, UnicodeDecodeError) as error:
-            msg = f"{members.describe(number)} cannot be read ({error}); {remedy}"
+            msg = f"{members.describe(number)} cannot be read ({error}); {_MEND}"
             raise ShardError(msg) from None
-        for line_number, line in enumerate(text.splitlines(), start=1):
-            if len(line) > MAX_LINE:
-                msg = f"{members.describe(number)}, line {line_number} is too long; {remedy}"
-                raise ShardError(msg)
-            row = [field.strip() for field in line.split("\t")]
-            if row == [""]:
-                continue
-            if len(row) != fields:
-                msg = (
-                    f"{members.describe(number)}, line {line_number} has {len(row)} fields "
-                    f"instead of {fields}; {remedy}"
-                )
-                raise ShardError(msg)
-            yield row
+        if _is_regular(content, fields):
+            cells = text.replace("\n", "\t").split("\t")
+            found = [cells[at : len(cells) - 1 : fields] for at in range(fields)]
+        else:
+            rows = list(_rows(text, members.describe(number), fields))
+            found = [list(column) for column in zip(*rows, strict=True)] or [[]] * fields
+        for column, cells in zip(columns, found, strict=True):
+            column += cells
+    return columns
+
+
+def _is_regular(content: bytes, fields: int) -> bool:
+    """Whether every line ends with a line feed and has so many fields, and nothing is to strip."""
+    values = np.frombuffer(content, np.uint8)
+    if not len(values) or _IRREGULAR[values].any():
+        return False
+    (ends,) = np.nonzero(_SEPARATORS[values])
+    if ends[-1:] != [len(values) - 1] or len(ends) % fields:
+        return False
+    signs = values[ends].reshape(-1, fields)
+    lengths = np.diff(ends[fields - 1 :: fields], prepend=-1)
+    return bool(
+        (signs[:, :-1] == ord("\t")).all()
+        and (signs[:, -1] == ord("\n")).all()
+        and lengths.max() <= MAX_LINE
+    )
+
+
+def _rows(text: str, file: str, fields: int) -> Iterator[list[str]]:
+    for line_number, line in enumerate(text.splitlines(), start=1):
+        if len(line) > MAX_LINE:
+            msg = f"{file}, line {line_number} is too long; {_MEND}"
+            raise ShardError(msg)
+        row = [field.strip() for field in line.split("\t")]
+        if row == [""]:
+            continue
+        if len(row) != fields:
+            msg = f"{file}, line {line_number} has {len(row)} fields instead of {fields}; {_MEND}"
+            raise ShardError(msg)
+        yield row

@@ -22,7 +22,7 @@ from shards.layouts.matching import (
     join,
     sees,
     sort_members,
-    tab_separated,
+    tab_columns,
 )
 from shards.triplet import Match, Members, split_stem
 
@@ -59,9 +59,7 @@ def match(members: Members, options: LayoutOptions) -> Match:
     files = [number for number in by_role.found.auxiliary
              if members[number].name.rpartition("/")[2] == _RELATION]  # fmt: skip
     if files:
-        rows = list(tab_separated(members, files, fields=4))
-        columns = zip(*rows, strict=True) if rows else [()] * 4
-        backgrounds, *images_of = map(_stems, columns)
+        backgrounds, *images_of = map(_stems, tab_columns(members, files, fields=4))
     else:
         stems = [stem for stem in by_role.single["composite"] if _COMPOSITE.fullmatch(stem)]
         backgrounds = [stem.rsplit("_", 2)[0] for stem in stems]
@@ -80,7 +78,8 @@ def _read(name: str) -> Named | None:
 
 
 def _stems(fields: Sequence[str]) -> Sequence[str]:
-    if not any(sign in field for field in fields for sign in "/."):
+    everything = "".join(fields)
+    if "/" not in everything and "." not in everything:
         return fields
     return [split_stem(field)[1] for field in fields]
 

@@ -34,7 +34,7 @@ def test_tasks_arrive_in_another_process_as_they_were_meant(members: Members) ->
     tasks = sample_tasks(triplets, members, {"bg.0": 0, "bg.1": 1}, {"fg0": 0, "fg1": 1})
     arrived = pickle.loads(pickle.dumps(tasks))
     a, b, c, d, e = members
-    assert arrived.facts == [
+    assert [arrived.facts(number) for number in range(3)] == [
         Facts("first", "bg-1", 1, "fg1", 1, True),
         Facts("second", None, -1, None, -1, None),
         Facts("third", None, -1, "fg0", 0, False),

@@ -8,10 +8,10 @@ from pathlib import Path
 from shards.archive import MemberError
 from shards.estimate import estimate_background
 from shards.imagery import Header, ImageError, Pixels, decode
+from shards.index import CHANNELS
 from shards.manifest import BACKGROUNDS, FileRecord
 from shards.reading import Reading
 from shards.sample import read_image
-from shards.shard import CHANNELS
 from shards.statistics import Moments
 from shards.tar import TarWriter
 from shards.triplet import Rejection, Triplet, natural, safe_key

@@ -14,9 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.direct import DirectReader
-from shards.imagery import ImageError, Pixels
-from shards.index import PARTS
-from shards.sample import Image, Look, RejectedError, image_of, read_sample
+from shards.imagery import Header, ImageError, Pixels
+from shards.index import CHANNELS, PARTS
+from shards.sample import (
+    Image,
+    Look,
+    RejectedError,
+    image_as_is,
+    image_of,
+    read_sample,
+)
 from shards.tar import BLOCK, headers
 from shards.task import Facts, ShardTask
 
@@ -94,6 +101,7 @@ class BlockMaker:
         self._buffer = bytearray()
         self._direct = DirectReader(task)
         self._usual = self._direct.usual()
+        self._plain = [Header("jpg", *task.image_size, CHANNELS[part]) for part in PARTS]
 
     def make(self, first: int, end: int) -> Block:
         """The block of samples `first` to `end - 1`."""
@@ -180,7 +188,7 @@ class BlockMaker:
             if look == "header" and self._task.check == "none" and plain[at]:
                 continue
             if number not in draft.images:  # else it is here for the second time
-                images = self._look(number, look, view, begins[at])
+                images = self._look(number, look, view, begins[at], is_plain=bool(plain[at]))
                 if images is None:
                     sound[at] = False
                     continue
@@ -189,16 +197,21 @@ class BlockMaker:
         return ~sound
 
     def _look(
-        self, number: int, look: Look, view: memoryview, begins: Numbers
+        self, number: int, look: Look, view: memoryview, begins: Numbers, *, is_plain: bool
     ) -> list[Image] | None:
         """Look at one sample closely; None if it is not fit to train on."""
-        images, rows = [], self._task.samples.rows[number]
-        for part, begin in enumerate(begins.tolist()):
-            content = bytes(view[begin : begin + int(rows["size"][part])])
-            try:
-                images.append(image_of(self._task, part, content, int(rows["crc"][part]), look))
-            except ImageError:
-                return None
+        rows, images = self._task.samples.rows[number], []
+        sizes, crcs = rows["size"].tolist(), rows["crc"].tolist()
+        try:
+            for part, begin in enumerate(begins.tolist()):
+                content = bytes(view[begin : begin + sizes[part]])
+                if is_plain:  # its header was read with all the others
+                    header = self._plain[part]
+                    images.append(image_as_is(content, header, header.channels, crcs[part], look))
+                else:
+                    images.append(image_of(self._task, part, content, crcs[part], look))
+        except ImageError:
+            return None
         return images
 
     def _finished(self, draft: _Draft, rejected: list[dict[str, str]]) -> Block:

@@ -15,7 +15,7 @@ from typing import Any
 from shards.backgrounds import Backgrounds, write_backgrounds
 from shards.collection import uncollected
 from shards.error import ShardError
-from shards.index import PARTS
+from shards.index import CHANNELS, PARTS
 from shards.layouts import MAGMA_DISPARITY
 from shards.layouts.depth import DepthFormat
 from shards.manifest import (
@@ -33,7 +33,6 @@ from shards.probe import Findings, probe
 from shards.processes import Processes
 from shards.reading import Reading, read_sources
 from shards.shard import (
-    CHANNELS,
     REPAIRABLE,
     ShardReport,
     write_file,

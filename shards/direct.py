@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from shards.archive import MAX_MEMBER_BYTES, STORED, MemberError, ZipArchive
 from shards.directory import ENCRYPTED, LOCAL
-from shards.index import PARTS
+from shards.index import CHANNELS, PARTS
 from shards.jpeg_frames import are_plain
 from shards.members import Rows
 from shards.tar import BLOCK
@@ -23,7 +23,7 @@ from shards.task import ShardTask
 Numbers = npt.NDArray[np.int64]
 Truths = npt.NDArray[np.bool_]
 
-_CHANNELS = np.array([3, 1, 1])
+_CHANNELS = np.array([CHANNELS[part] for part in PARTS])
 _BIG = 0xFFFFFFFF
 _LOCAL = np.dtype([
     ("signature", "<u4"), ("needs", "<u2"), ("flags", "<u2"), ("method", "<u2"), ("time", "<u4"),

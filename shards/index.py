@@ -15,6 +15,9 @@ from shards.error import ShardError
 PARTS = ("composite", "mask", "depth")
 """The three images of a sample, in the order of the members and of the index columns."""
 
+CHANNELS = {"composite": 3, "mask": 1, "depth": 1, "background": 3}
+"""Of every kind of image in a set."""
+
 UNKNOWN = -1
 """Stands for an unknown background or foreground number, or an unknown mirroring."""
 

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from shards.archive import Archive, MemberError
 from shards.imagery import Header, ImageError, Pixels, check, check_size, decode, read_header
-from shards.index import PARTS
+from shards.index import CHANNELS, PARTS
 from shards.members import Member
 from shards.repair import encode_repaired, fit_as_is, repaired
 from shards.task import ShardTask
@@ -58,7 +58,9 @@ def read_image(archive: Archive, member: Member, size: tuple[int, int]) -> Image
         MemberError, ImageError: It is not fit to train on.
     """
     data = archive.read(member)
-    return _as_is(data, read_header(data), size, member.crc, 3, "pixels")
+    header = read_header(data)
+    check_size(header, size)
+    return image_as_is(data, header, 3, member.crc, "pixels")
 
 
 def image_of(task: ShardTask, part: int, data: bytes, crc: int, look: Look) -> Image:
@@ -77,17 +79,27 @@ def image_of(task: ShardTask, part: int, data: bytes, crc: int, look: Look) -> I
     name = PARTS[part]
     header = read_header(data)
     if fit_as_is(name, header, task.depth):
-        return _as_is(data, header, task.image_size, crc, 1 if part else 3, look)
+        check_size(header, task.image_size)
+        return image_as_is(data, header, CHANNELS[name], crc, look)
     pixels = repaired(name, data, header, task.depth, task.image_size)
     height, width, _ = pixels.shape
     new = encode_repaired(pixels)
     return Image(new, Header("png", height, width, 1), pixels, zlib.crc32(new), is_repaired=True)
 
 
-def _as_is(
-    data: bytes, header: Header, size: tuple[int, int], crc: int, channels: int, look: Look
-) -> Image:
-    check_size(header, size)
+def image_as_is(data: bytes, header: Header, channels: int, crc: int, look: Look) -> Image:
+    """Check one image that keeps its bytes.
+
+    Args:
+        data: The encoded image.
+        header: Its kind and size.
+        channels: In how many it is wanted.
+        crc: Its CRC-32; -1 unknown.
+        look: How closely.
+
+    Raises:
+        ImageError: It is not fit to train on.
+    """
     pixels = None
     if look == "pixels":
         pixels = decode(data, header, channels)

@@ -20,13 +20,12 @@ import numpy.typing as npt
 
 from shards.archive import MAX_MEMBER_BYTES
 from shards.block import Block, BlockMaker
-from shards.index import PARTS, ROW, UNKNOWN, Rows
+from shards.index import CHANNELS, PARTS, ROW, UNKNOWN, Rows
 from shards.manifest import FileRecord
 from shards.statistics import MeanImage, Moments
 from shards.tar import TarWriter
 from shards.task import ShardTask
 
-CHANNELS = {"composite": 3, "mask": 1, "depth": 1, "background": 3}
 _SUFFIXES = ("npy", "idx", "tar")  # the tar last: it is what people look for
 CHECKS = ("strict", "headers", "none")
 REPAIRABLE = ("mask", "depth")

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from shards.error import ShardError
 from shards.imagery import ImageError, decode, read_header
-from shards.index import PARTS, read_rows
+from shards.index import CHANNELS, PARTS, read_rows
 from shards.manifest import BACKGROUNDS, ChannelStatistics, Manifest, ShardRecord, read_manifest
-from shards.shard import CHANNELS
 from shards.statistics import Moments
 from shards.tar import read_members
 

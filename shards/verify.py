@@ -17,9 +17,8 @@ import numpy as np
 from shards.block import COMPONENTS
 from shards.error import ShardError
 from shards.imagery import ImageError, decode_sized
-from shards.index import PARTS, Rows, read_rows
+from shards.index import CHANNELS, PARTS, Rows, read_rows
 from shards.manifest import BACKGROUNDS, Manifest, ShardRecord, read_manifest
-from shards.shard import CHANNELS
 from shards.tar import BLOCK, header, read_members
 
 Progress = Callable[[int, int], None]

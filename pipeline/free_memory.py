@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from pipeline.hardware import ROOT, read_memory
 from pipeline.memory_plan import Room
 
 DEVICE_RESERVE = 0.2
@@ -20,9 +21,6 @@ HOST_RESERVE = 0.15
 
 DISK_RESERVE = 0.05
 """Share of a disk left free."""
-
-_CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
 
 
 def measure_room(device: torch.device, folder: Path | None, *, ranks: int = 1) -> Room:
@@ -46,28 +44,13 @@ def _device_room(device: torch.device) -> int:
     return int(free + idle - DEVICE_RESERVE * total)
 
 
-def host_room(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int:
+def host_room(root: Path = ROOT) -> int:
     """Bytes of host memory that may be taken, within this container's limit."""
-    rows = (line.split() for line in meminfo.read_text(encoding="ascii").splitlines())
-    kilobytes = {name.rstrip(":"): int(amount) for name, amount, *_ in rows}
-    total, free = kilobytes["MemTotal"] * 1024, kilobytes["MemAvailable"] * 1024
-    limit, used = _limit_and_use(cgroup)
-    if limit is not None and limit < total:
-        total, free = limit, min(free, limit - used)
+    memory = read_memory(root)
+    total, free = memory.total, memory.available
+    if memory.limit is not None:
+        total, free = memory.limit, min(free, memory.limit - memory.used)
     return int(free - HOST_RESERVE * total)
-
-
-def _limit_and_use(cgroup: Path) -> tuple[int | None, int]:
-    """A container's memory limit, and what it uses that cannot be dropped."""
-    try:
-        text = (cgroup / "memory.max").read_text(encoding="ascii").strip()
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        rows = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return None, 0
-    statistics = dict(row.split() for row in rows)
-    droppable = int(statistics.get("inactive_file", 0)) + int(statistics.get("active_file", 0))
-    return (None if text == "max" else int(text)), max(used - droppable, 0)
 
 
 def disk_room(folder: Path) -> int:

@@ -44,6 +44,9 @@ class Memory:
     limit: int | None
     """This process's control group; None: no limit below the total."""
 
+    used: int
+    """Of that limit, page cache that can be dropped left out; 0 without a limit."""
+
     shared: int
     """Free in /dev/shm; 0 where there is none."""
 
@@ -74,11 +77,14 @@ def read_memory(root: Path = ROOT) -> Memory:
     rows = (line.split() for line in text.splitlines() if line)
     kilobytes = {name.rstrip(":"): int(amount) for name, amount, *_ in rows}
     total = kilobytes["MemTotal"] * 1024
-    limit = _memory_limit(root)
+    limits = [found for found in _memory_limits(root) if found[0] < total]
+    # of groups within each other the one with the least left decides
+    limit, used = min(limits, key=lambda found: found[0] - found[1], default=(None, 0))
     return Memory(
         total=total,
         available=kilobytes["MemAvailable"] * 1024,
-        limit=limit if limit is not None and limit < total else None,
+        limit=limit,
+        used=used,
         shared=_free_space(root / "dev/shm"),
     )
 
@@ -106,14 +112,29 @@ def _cpu_quota(root: Path) -> float | None:
     return min(found, default=None)
 
 
-def _memory_limit(root: Path) -> int | None:
-    files = (
-        folder / name
-        for folder in _groups("memory", root)
-        for name in ("memory.max", "memory.limit_in_bytes")
+def _memory_limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit of each control group, and what it uses that cannot be dropped."""
+    versions = (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     )
-    limits = (_number(_text(path) or "") for path in files)
-    return min((int(limit) for limit in limits if limit and limit < _NO_LIMIT), default=None)
+    for folder in _groups("memory", root):
+        for limit_name, use_name in versions:
+            limit = _number(_text(folder / limit_name) or "")
+            if limit and limit < _NO_LIMIT:
+                use = _number(_text(folder / use_name) or "") or 0
+                yield int(limit), max(0, int(use) - _droppable(folder))
+
+
+def _droppable(group: Path) -> int:
+    """Bytes of page cache that a control group counts as its own."""
+    rows = (line.split() for line in (_text(group / "memory.stat") or "").splitlines())
+    found = {row[0]: _number(row[1]) or 0 for row in rows if len(row) == 2}
+    # in version 1 the plain names leave out the groups within
+    names = ("total_inactive_file", "total_active_file")
+    if names[0] not in found:
+        names = ("inactive_file", "active_file")
+    return int(sum(found.get(name, 0) for name in names))
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:

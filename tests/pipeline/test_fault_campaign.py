@@ -195,6 +195,8 @@ MOMENTS = (
 )  # fmt: skip
 TARS = (*["train-*.tar"] * 9, "val-*.tar", BACKGROUNDS, BACKGROUNDS)
 OTHERS = (*["train-*.npy"] * 4, "val-*.npy", "*.idx", "manifest.json", "rejected.jsonl")
+KEEPING = ("flip", "flip", "swap same")
+CHANGING = ("truncate", "delete", "grow", "swap")
 
 
 @dataclass(frozen=True)
@@ -207,12 +209,35 @@ class Fault:
     in_place: bool
 
     @classmethod
-    def choose(cls, chance: random.Random, set_path: Path, other: Path, moment: str) -> "Fault":
+    def choose(
+        cls,
+        chance: random.Random,
+        set_path: Path,
+        other: Path,
+        moment: str,
+        *,
+        keeping_size: bool,
+    ) -> "Fault":
         """What happens to which file; what is read at opening alone is seldom hit later."""
+        while True:  # an empty file has nothing to flip, and another may be as long by chance
+            fault = cls._any(chance, set_path, other, moment, keeping_size=keeping_size)
+            if fault.keeps_size == keeping_size:
+                return fault
+
+    @classmethod
+    def _any(
+        cls,
+        chance: random.Random,
+        set_path: Path,
+        other: Path,
+        moment: str,
+        *,
+        keeping_size: bool,
+    ) -> "Fault":
         files = TARS + OTHERS if moment == MOMENTS[0] or chance.random() < 0.1 else TARS
         path = chance.choice(sorted(set_path.glob(chance.choice(files))))
         old = path.read_bytes()
-        kind = chance.choice(("truncate", "delete", "flip", "flip", "grow", "swap", "swap same"))
+        kind = chance.choice(KEEPING if keeping_size else CHANGING)
         content: bytes | None
         if kind == "delete":
             content = None
@@ -272,12 +297,13 @@ def _flipped(chance: random.Random, content: bytes, old: bytes) -> bytes:
     return bytes(changed)
 
 
-def _strike_once(chance: random.Random, world: World, config: LoaderConfig) -> tuple[str, bool]:
-    """One run with one fault: how it ended, and whether the sizes could have told."""
+def _strike_once(
+    chance: random.Random, world: World, config: LoaderConfig, *, keeping_size: bool
+) -> str:
+    """One run with one fault, of which the sizes tell or not: how it ended."""
     set_path = world.copy()
     moment = chance.choice(MOMENTS)
-    fault = Fault.choose(chance, set_path, world.other, moment)
-    keeps_size = fault.keeps_size
+    fault = Fault.choose(chance, set_path, world.other, moment, keeping_size=keeping_size)
     run = Run(world, config, lambda now: fault.strike() if now == moment else None)
     try:
         run(set_path)
@@ -288,16 +314,15 @@ def _strike_once(chance: random.Random, world: World, config: LoaderConfig) -> t
         # another set's manifest is sound: what is named is all that differs from it
         assert fault.path.name in message or fault.path.name == "manifest.json", message
         ended = "refused when opened" if moment == MOMENTS[0] else "ended while streaming"
-        return f"{ended}, by name", keeps_size
+        return f"{ended}, by name"
     assert run.bad or moment != MOMENTS[0] or fault.path.suffix not in {".npy", ".json"}
-    return "counted at weight 0" if run.bad else "all images right", keeps_size
+    return "counted at weight 0" if run.bad else "all images right"
 
 
-def _campaign(world: World, name: str, count: int) -> tuple[Counter[str], int, list[str]]:
-    """Outcomes, faults that left the size unchanged, and findings with the seeds they came from."""
+def _campaign(world: World, name: str, count: int) -> tuple[Counter[str], list[str]]:
+    """Outcomes, and findings with the seeds they came from; half of the faults keep the size."""
     outcomes: Counter[str] = Counter()
     findings: list[str] = []
-    same_size = 0
     before = _threads_and_files()
     for number in range(count):
         chance = random.Random(f"{name} {number}")
@@ -309,15 +334,14 @@ def _campaign(world: World, name: str, count: int) -> tuple[Counter[str], int, l
             max_bad_samples=chance.choice((0.001, 0.2, 1.0)),
         )
         try:
-            outcome, keeps_size = _strike_once(chance, world, config)
+            outcome = _strike_once(chance, world, config, keeping_size=number % 2 == 0)
         except Exception as error:  # a finding, whatever it is; the rest goes on
             findings.append(f"{name} {number}: {type(error).__name__}: {error}"[:300])
             continue
         outcomes[outcome] += 1
-        same_size += keeps_size
     if _threads_and_files() != before:
         findings.append(f"threads and files left: {_threads_and_files()} instead of {before}")
-    return outcomes, same_size, findings
+    return outcomes, findings
 
 
 def _threads_and_files() -> tuple[int, int]:
@@ -342,11 +366,10 @@ def test_a_set_that_nobody_disturbs_streams_in_full(world: World, decoder: str) 
 
 @pytest.mark.usefixtures("warm")
 def test_single_faults_end_in_a_named_error_or_in_counted_replacements(world: World) -> None:
-    outcomes, same_size, findings = _campaign(world, "fault", 50)
+    outcomes, findings = _campaign(world, "fault", 50)
     assert not findings
     assert outcomes.total() == 50
     assert len(outcomes) >= 4, outcomes
-    assert 15 <= same_size <= 35
 
 
 @pytest.mark.soak
@@ -354,11 +377,11 @@ def test_single_faults_end_in_a_named_error_or_in_counted_replacements(world: Wo
 def test_a_thousand_faults_end_in_a_named_error_or_in_counted_replacements(
     world: World, soak_report: Callable[..., None]
 ) -> None:
-    outcomes, same_size, findings = _campaign(world, "soak", 1000)
+    outcomes, findings = _campaign(world, "soak", 1000)
     soak_report(
         "faults",
         faults=1000,
-        size_unchanged=same_size,
+        size_unchanged=500,
         outcomes=dict(sorted(outcomes.items())),
         findings=findings,
     )

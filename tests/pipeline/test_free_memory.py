@@ -13,34 +13,56 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def meminfo(tmp_path: Path) -> Path:
-    path = tmp_path / "meminfo"
-    path.write_text("MemTotal:  1000000 kB\nMemFree: 1 kB\nMemAvailable:  600000 kB\nHuge: 0\n")
-    return path
-
-
-def test_without_a_limit_it_is_what_is_available_less_the_reserve(
-    meminfo: Path, tmp_path: Path
-) -> None:
-    assert host_room(meminfo, tmp_path / "no cgroup") == (600_000 - 150_000) * 1024
-
-
-def test_a_containers_limit_counts_and_its_page_cache_does_not(
-    meminfo: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "memory.max").write_text(f"{400 * MIB}\n")
-    (tmp_path / "memory.current").write_text(f"{300 * MIB}\n")
-    (tmp_path / "memory.stat").write_text(
-        f"anon {50 * MIB}\ninactive_file {150 * MIB}\nactive_file {50 * MIB}\n"
+def root(tmp_path: Path) -> Path:
+    """A file system that tells of 1 GB, 600 MB of it available, in a group of version 2."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text(
+        "MemTotal:  1000000 kB\nMemFree: 1 kB\nMemAvailable:  600000 kB\nHuge: 0\n"
     )
-    assert host_room(meminfo, tmp_path) == (400 - 100 - 60) * MIB
-    (tmp_path / "memory.max").write_text("max\n")
-    assert host_room(meminfo, tmp_path) == (600_000 - 150_000) * 1024
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    return tmp_path
 
 
-def test_a_damaged_account_of_the_container_is_no_limit(meminfo: Path, tmp_path: Path) -> None:
-    (tmp_path / "memory.max").write_text("?\n")
-    assert host_room(meminfo, tmp_path) == (600_000 - 150_000) * 1024
+def limit(root: Path, folder: str, files: dict[str, str]) -> Path:
+    group = root / "sys/fs/cgroup" / folder
+    group.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (group / name).write_text(f"{content}\n")
+    return group
+
+
+def test_without_a_limit_it_is_what_is_available_less_the_reserve(root: Path) -> None:
+    assert host_room(root) == (600_000 - 150_000) * 1024
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_containers_limit_counts_and_its_page_cache_does_not(root: Path, version: int) -> None:
+    folder, names, prefix = "", ("memory.max", "memory.current"), ""
+    if version == 1:
+        (root / "proc/self/cgroup").write_text("4:memory:/job\n")
+        folder, prefix = "memory/job", "total_"
+        names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+    statistics = f"anon {50 * MIB}\n{prefix}inactive_file {150 * MIB}\n"
+    statistics += f"{prefix}active_file {50 * MIB}"
+    sizes = (str(400 * MIB), str(300 * MIB))
+    group = limit(root, folder, dict(zip(names, sizes, strict=True)) | {"memory.stat": statistics})
+    assert host_room(root) == (400 - 100 - 60) * MIB
+    (group / names[0]).write_text("max\n")
+    assert host_room(root) == (600_000 - 150_000) * 1024
+
+
+def test_of_nested_limits_the_one_with_the_least_left_decides(root: Path) -> None:
+    (root / "proc/self/cgroup").write_text("0::/outer/inner\n")
+    outer = {"memory.max": str(500 * MIB), "memory.current": str(450 * MIB), "memory.stat": ""}
+    inner = {"memory.max": str(400 * MIB), "memory.current": str(100 * MIB), "memory.stat": ""}
+    limit(root, "outer", outer)
+    limit(root, "outer/inner", inner)
+    assert host_room(root) == (500 - 450 - 75) * MIB
+
+
+def test_a_damaged_account_of_the_container_is_no_limit(root: Path) -> None:
+    limit(root, "", {"memory.max": "?"})
+    assert host_room(root) == (600_000 - 150_000) * 1024
 
 
 def test_here_there_is_less_than_the_machine_has() -> None:

@@ -96,7 +96,7 @@ def test_memory_is_the_hosts_and_the_tightest_limit_on_it(
     machine: Files, files: dict[str, str], limit: int | None
 ) -> None:
     memory = read_memory(machine({**files, "proc/meminfo": MEMINFO}))
-    assert memory == Memory(total=16_384_000, available=9_216_000, limit=limit, shared=0)
+    assert memory == Memory(total=16_384_000, available=9_216_000, limit=limit, used=0, shared=0)
 
 
 def test_the_processor_is_named_or_is_nothing(machine: Files) -> None:

@@ -15,15 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from models.error import CheckpointError, Interrupted, TrainingError
+from models.error import CheckpointError, Interrupted, TimeIsUp, TrainingError
 from pipeline.error import LoaderError
 from shards.error import ShardError
 
 if TYPE_CHECKING:
     import torch
 
+    from models.exported import ExportedNetwork
     from models.predict import Decode, Predictor
-    from models.training.evaluate import SetFacts
+    from models.recipe import Recipe
+    from models.registry import NetworkConfig
+    from models.report.extremes import Extremes
+    from pipeline.augment import AugmentConfig
     from pipeline.loader import Loader, LoaderConfig
     from pipeline.memory_plan import MemoryPlan
     from shards.manifest import Manifest
@@ -50,6 +54,9 @@ RemoteCacheDir = Annotated[
 RemoteCacheGb = Annotated[
     float | None, typer.Option(help="What that may hold, in GB. (default: 20.0)")
 ]
+Checkpoint = Annotated[
+    Path, typer.Option(help="last.pt or best.pt of a run; or what `export` wrote.")
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, or cuda.")]
 DecoderName = Annotated[
     str | None,
@@ -71,6 +78,9 @@ def main(arguments: list[str] | None = None) -> None:
         status = _fail(f"{message}; see `{command} --help`") if message else USER_ERROR
     except REPAIRABLE as error:
         status = _fail(str(error))
+    except TimeIsUp as error:
+        _fail(f"{error}: {_resuming(sys.argv[1:] if arguments is None else arguments)}")
+        status = 0
     except Interrupted as error:
         _fail(str(error))
         status = INTERRUPTED
@@ -357,32 +367,94 @@ def stats(
 def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="The run folder.")],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="A name that `maskdepth recipes` lists, or FILE.toml; options given here come "
+            "first. (default: house)"
+        ),
+    ] = None,
     stages: Annotated[
-        str | None, typer.Option(help="SIZE:EPOCHS,... (default: 64:4,96:2,224:1)")
+        str | None,
+        typer.Option(help="SIZE:EPOCHS,... or SIZE:50000s for samples. (default: 64:4,96:2,224:1)"),
     ] = None,
     batch_size: Annotated[
         str | None, typer.Option(help="One number, or one per stage. (default: 256)")
     ] = None,
     device: Device = "auto",
-    width: Annotated[str | None, typer.Option(help="Network: s, m or l. (default: s)")] = None,
+    network_name: Annotated[
+        str | None,
+        typer.Option("--network", help="A name that `maskdepth models` lists. (default: unet)"),
+    ] = None,
+    width: Annotated[str | None, typer.Option(help="Of unet: s, m or l. (default: s)")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="mask, depth, both, or auto: what the network has. (default: auto)"),
+    ] = None,
     mask_loss: Annotated[
         str | None, typer.Option(help="Terms, weighted or not. (default: bce + dice)")
     ] = None,
     depth_loss: Annotated[
         str | None, typer.Option(help="Terms, weighted or not. (default: l1 + ssim)")
     ] = None,
-    mask_weight: Annotated[float | None, typer.Option(help="(default: 1.0)")] = None,
-    depth_weight: Annotated[float | None, typer.Option(help="(default: 1.0)")] = None,
+    mask_weight: Annotated[
+        str | None, typer.Option(help="A number, or '1 -> 0.5' over the run. (default: 1.0)")
+    ] = None,
+    depth_weight: Annotated[
+        str | None, typer.Option(help="A number, or '1 -> 0.5' over the run. (default: 1.0)")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adamw, adam, sgd or rmsprop. (default: adamw)")
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="Of sgd and rmsprop. (default: 0.9)")
+    ] = None,
+    nesterov: Annotated[
+        bool | None, typer.Option("--nesterov/--no-nesterov", help="Of sgd. (default: False)")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. (default: 0.004)")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="(default: 0.05)")] = None,
     clip_norm: Annotated[
         float | None, typer.Option(help="Gradient norm; 0: none. (default: 1.0)")
     ] = None,
+    clip_value: Annotated[
+        float | None, typer.Option(help="Each gradient's value; 0: none. (default: 0.0)")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts each batch is computed in. (default: 1)")
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="one-cycle or cosine. (default: one-cycle)")
+        str | None,
+        typer.Option(
+            help="one-cycle, cosine, constant, step or plateau; more of it in a recipe. "
+            "(default: one-cycle)"
+        ),
     ] = None,
     warmup: Annotated[
         float | None, typer.Option(help="Share of the run until the peak. (default: 0.2)")
+    ] = None,
+    step_at: Annotated[
+        str | None,
+        typer.Option(help="Shares of the run, or epochs as 4e,8e. (default: 0.5,0.75)"),
+    ] = None,
+    lr_factor: Annotated[
+        float | None, typer.Option(help="Of step and plateau. (default: 0.1)")
+    ] = None,
+    plateau_patience: Annotated[
+        int | None, typer.Option(help="Validations without an improvement. (default: 2)")
+    ] = None,
+    at_stage: Annotated[
+        str | None,
+        typer.Option(help="continue the schedule, or restart it. (default: continue)"),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            help="Validations without a better score that end a stage; 0: none do. (default: 0)"
+        ),
+    ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Save and end within 9m, 90s or 1.5h; go on with --resume.")
     ] = None,
     ema_decay: Annotated[
         float | None, typer.Option(help="Average the weights; 0: no. (default: 0.0)")
@@ -477,33 +549,62 @@ def train(
     ] = False,
 ) -> None:
     """Train on a set; leaves checkpoints, metrics, TensorBoard and panels in the run folder."""
-    from models.losses import LossConfig
-    from models.registry import NetworkConfig
-    from models.training.config import TrainConfig
-    from models.training.optimizer import OptimizerConfig
-    from models.training.precision import PrecisionConfig, resolved
-    from models.training.schedule import ScheduleConfig
-    from pipeline.augment import read_augment
+    began = time.monotonic()
+    from dataclasses import replace
+
+    from models.recipe import EMPTY, read_recipe
+    from models.training.precision import resolved
     from pipeline.loader import LoaderConfig
     from pipeline.remote import RemoteConfig
 
     place = _device(device)
-    arithmetic = _build(
-        PrecisionConfig, dtype=precision, compile=compile_, deterministic=deterministic
-    )
-    config = _build(
-        TrainConfig,
-        stages=stages,
-        batch_size=batch_size,
-        optimizer=_build(OptimizerConfig, lr=lr, weight_decay=weight_decay, clip_norm=clip_norm),
-        schedule=_build(ScheduleConfig, name=schedule, warmup=warmup),
-        precision=resolved(arithmetic, place),
-        ema_decay=ema_decay,
-        seed=seed,
-        log_every=log_every,
-        checkpoint_every=checkpoint_every,
-        num_panels=panels,
-    )
+    base = EMPTY if recipe is None else read_recipe(recipe)
+    mask_factor, mask_ramp = _task_weight(mask_weight)
+    depth_factor, depth_ramp = _task_weight(depth_weight)
+    with _values():
+        config = base.part("train", {
+            "stages": stages,
+            "batch_size": batch_size,
+            "tasks": tasks,
+            "optimizer": {
+                "name": optimizer,
+                "lr": lr,
+                "momentum": momentum,
+                "nesterov": nesterov,
+                "weight_decay": weight_decay,
+                "clip_norm": clip_norm,
+                "clip_value": clip_value,
+            },
+            "schedule": {
+                "name": schedule,
+                "warmup": warmup,
+                "at": step_at,
+                "factor": lr_factor,
+                "patience": plateau_patience,
+                "at_stage": at_stage,
+                "mask_weight": mask_ramp,
+                "depth_weight": depth_ramp,
+            },
+            "precision": {
+                "dtype": precision,
+                "compile": compile_,
+                "deterministic": deterministic or None,
+            },
+            "ema_decay": ema_decay,
+            "accumulate": accumulate,
+            "seed": seed,
+            "patience": patience,
+            "time_limit": time_limit,
+            "log_every": log_every,
+            "checkpoint_every": checkpoint_every,
+            "num_panels": panels,
+        })  # fmt: skip
+        config = replace(config, precision=resolved(config.precision, place))
+        # another network has other widths than the recipe's
+        wide = "" if network_name and not width else width
+        network = base.part("network", {"name": network_name, "width": wide})
+        weights = {"mask_weight": mask_factor, "depth_weight": depth_factor}
+        loss = base.part("loss", {"mask": mask_loss, "depth": depth_loss, **weights})
     loading = _build(
         LoaderConfig,
         decoder=decoder,
@@ -513,14 +614,14 @@ def train(
         cache=cache,
         cache_dir=cache_dir,
         fill_ahead=fill_ahead,
-        seed=seed,
+        seed=config.seed,
         order=order,
         window_shards=window_shards,
-        augment=None if augment is None else _build(read_augment, text=augment),
+        augment=_augment(augment, base),
         max_bad_samples=max_bad_samples,
         hw_decoder_load=_number(hw_decoder_load),
         tune=tune,
-        deterministic=deterministic,
+        deterministic=config.precision.deterministic,
         verify_hashes=verify_hashes,
         repeats=_numbers(repeat, "repeat"),
         remote=_build(
@@ -532,15 +633,9 @@ def train(
             timeout_s=remote_timeout,
         ),
     )
-    network = _build(NetworkConfig, width=width)
-    loss = _build(
-        LossConfig,
-        mask=mask_loss,
-        depth=depth_loss,
-        mask_weight=mask_weight,
-        depth_weight=depth_weight,
+    scores, num_bad = _train(
+        data, out, config, loading, network, loss, place, base, resume=resume, began=began
     )
-    scores, num_bad = _train(data, out, config, loading, network, loss, place, resume=resume)
     _print_scores(scores)
     print(f"\nrun          {out}\nnewest panel {_newest(out / 'panels')}")
     _print_bad_samples(num_bad)
@@ -548,7 +643,7 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Option(help="last.pt or best.pt of a run.")],
+    checkpoint: Checkpoint,
     data: Data,
     size: Annotated[
         int | None, typer.Option(help="Side in pixels. (default: the last stage's)")
@@ -559,10 +654,20 @@ def evaluate(
     max_bad_samples: MaxBadSamples = None,
     remote_cache_dir: RemoteCacheDir = None,
     remote_cache_gb: RemoteCacheGb = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Also compute the Dice of system 000 and the IoU and RMSE of 004 as they were "
+            "published, defects included.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score a checkpoint on a set's validation samples, beside the two free baselines."""
+    from models.exported import ExportedNetwork
     from models.training.evaluate import evaluate as run
+    from models.training.evaluate import facts_of
     from models.training.precision import Precision, PrecisionConfig
     from pipeline.loader import Loader, LoaderConfig
     from pipeline.remote import RemoteConfig
@@ -577,13 +682,17 @@ def evaluate(
     )
     with Loader(data, config, place) as loader:
         _require_validation(loader)
+        scaling = loader.normalisation
         scores = run(
-            predictor.network,
+            predictor.as_network(scaling.mean, scaling.std)
+            if isinstance(predictor, ExportedNetwork)
+            else predictor.network,
             loader,
             size=predictor.size,
             batch_size=batch_size,
-            facts=_facts(loader),
+            facts=facts_of(loader),
             precision=Precision(PrecisionConfig(compile="off"), place),
+            published=published,
         )
         num_bad = loader.num_bad_samples
     if as_json:
@@ -596,7 +705,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    checkpoint: Annotated[Path, typer.Option(help="last.pt or best.pt of a run.")],
+    checkpoint: Checkpoint,
     out: Annotated[Path, typer.Option(help="Folder for the PNGs and the panel.")],
     background: Annotated[
         Path | None, typer.Option(help="A scene, or a folder of scenes named as the composites.")
@@ -639,7 +748,14 @@ def predict(
         with Loader(data, config, place) as loader:
             _require_validation(loader)
             with loader.validate(size=predictor.size, batch_size=batch_size) as batches:
-                count = predict_set(predictor, batches, out, stem=loader.validation_key)
+                count = predict_set(
+                    predictor,
+                    batches,
+                    out,
+                    mean=loader.normalisation.mean,
+                    std=loader.normalisation.std,
+                    stem=loader.validation_key,
+                )
             num_bad = loader.num_bad_samples
     else:
         assert composite is not None
@@ -655,6 +771,111 @@ def predict(
     print(f"{count:,} predictions in {out}\npanel        {out / 'panel.png'}")
     if num_bad:
         _print_bad_samples(num_bad)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Option(help="last.pt or best.pt of a run.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="onnx, for onnxruntime; torch-export, for torch.")
+    ] = "onnx",
+    size: Annotated[
+        int | None, typer.Option(help="Side in pixels. (default: the last stage's)")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="FILE.onnx or FILE.pt2. (default: beside the checkpoint)")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Images at once: a number, or dynamic.")] = "dynamic",
+    dtype: Annotated[str, typer.Option(help="What it computes in: fp32.")] = "fp32",
+) -> None:
+    """Write a network as one file from uint8 pixels to probabilities, and check it."""
+    import torch
+
+    from models.export import check_request
+    from models.export import export as run
+    from models.exported import FORMATS
+
+    with _values():
+        number = check_request(format_, out, batch, dtype)
+    predictor, network = _trained(checkpoint, size, torch.device("cpu"))
+    name = f"{checkpoint.stem}-{predictor.size}px{FORMATS[format_]}"
+    path = out or checkpoint.with_name(name)
+    found = run(predictor, network, path, batch=number)
+    images = f"(N, 3, {predictor.size}, {predictor.size}) uint8 RGB"
+    print(f"exported     {path}, {path.stat().st_size / 1e6:,.1f} MB")
+    print(f"inputs       {', '.join(found.facts.inputs)}: {images}, N {number or 'at will'}")
+    print(f"outputs      {', '.join(found.facts.outputs)}: as many maps of the size, in [0, 1]")
+    print(f"difference   {found.difference:.1e} from the checkpoint at most, of {found.num_images} "
+          f"pairs; {found.tolerance:g} is tolerated")  # fmt: skip
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The run folder.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file. (default: report.html in the run folder)")
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Folder or URL of the set: shows the best and worst predictions, too."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples per forward pass.")] = 64,
+    device: Device = "auto",
+    decoder: DecoderName = None,
+    remote_cache_dir: RemoteCacheDir = None,
+    remote_cache_gb: RemoteCacheGb = None,
+) -> None:
+    """Show a run, finished or not, as one HTML page that needs nothing else."""
+    from benchmarks.harness import environment
+    from models.report.folder import read_run
+    from models.report.page import write_report
+    from pipeline.loader import LoaderConfig
+    from pipeline.remote import RemoteConfig
+
+    found = read_run(run)
+    extremes = None
+    if data:
+        config = _build(
+            LoaderConfig,
+            decoder=decoder,
+            remote=_build(RemoteConfig, cache_dir=remote_cache_dir, cache_gb=remote_cache_gb),
+        )
+        extremes = _extremes(run / "best.pt", data, config, batch_size, _device(device))
+    page = out or run / "report.html"
+    write_report(found, page, versions=environment(), extremes=extremes)
+    print(f"report       {page}, {page.stat().st_size / 1e6:,.1f} MB")
+
+
+@app.command("models")
+def list_models(as_json: Json = False) -> None:
+    """List the networks: source, parameters, inputs, outputs, sizes, cost of a forward pass."""
+    from models.listing import describe, facts, list_networks
+
+    rows = list_networks()
+    if as_json:
+        _print_json(facts(rows))
+    else:
+        _print_lines(describe(rows))
+
+
+@app.command("recipes")
+def show_recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Print this one's file.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes that `train --recipe` takes, or print one to begin your own from."""
+    from models.recipe import describe, facts, read_recipe, recipe_names
+
+    if name is not None:
+        print(read_recipe(name).text, end="")
+        return
+    recipes = [read_recipe(known) for known in recipe_names()]
+    if as_json:
+        _print_json([facts(recipe) for recipe in recipes])
+    else:
+        _print_lines(describe(recipes))
 
 
 @app.command()
@@ -717,7 +938,8 @@ def bench(
         str,
         typer.Argument(
             help="convert or loader: samples/s against ceiling and peers; "
-            "augment: its cost; order: its cost and mixing; growth: memory over many epochs."
+            "quality: accuracy and speed of the networks; augment: its cost; "
+            "order: its cost and mixing; growth: memory over many epochs."
         ),
     ],
     quick: Annotated[bool, typer.Option("--quick", help="A first look, in a minute.")] = False,
@@ -732,34 +954,25 @@ def bench(
     compare: Annotated[
         Path | None, typer.Option(help="A result kept before: exit status 1 if slower now.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="quality: zips or a folder to convert, instead of made-up data."),
+    ] = None,
+    losses: Annotated[
+        bool, typer.Option("--losses", help="quality: pairs of losses instead of networks.")
+    ] = False,
 ) -> None:
-    """Measure a hop against its ceiling and its peers."""
+    """Measure a hop against its ceiling and its peers, or the networks against each other."""
     from benchmarks.compare import read_comparable, slower_rows
     from benchmarks.plot import save
+    from benchmarks.questions import find
 
-    questions = ("convert", "loader", "augment", "order", "growth")
-    if question not in questions:
-        msg = f"no question {question!r}; there are: {', '.join(questions)}"
-        raise typer.BadParameter(msg)
-    if question in {"augment", "order", "growth"}:
-        if peers or plot or compare:
-            msg = f"--peers, --plot and --compare are of no use to bench {question}; leave them out"
-            raise typer.BadParameter(msg)
-        if question == "augment":
-            from benchmarks.augment import run as measure
-        elif question == "order":
-            from benchmarks.order import run as measure
-        else:
-            from benchmarks.growth import run as measure
-        measure(quick=quick, json_path=json_path)
-        return
-    if question == "convert":
-        from benchmarks.convert import run
-    else:
-        from benchmarks.loader import run
+    given = {"peers": peers, "data": data, "losses": losses}
     with _values():
+        asked, run = find(question, {**given, "plot": plot, "compare": compare})
         stored = compare and read_comparable(compare, question=question, quick=quick)
-    found = run(quick=quick, peers=peers, json_path=json_path)
+    options = {name: value for name, value in given.items() if name in asked.options}
+    found = run(quick=quick, json_path=json_path, **options)
     if plot is not None:
         save(found, plot)
     if stored:
@@ -833,8 +1046,10 @@ def _train(
     network: Any,
     loss: Any,
     device: "torch.device",
+    recipe: "Recipe",
     *,
     resume: bool,
+    began: float,
 ) -> tuple[dict[str, float], int]:
     """The last validation's metrics, and how many samples were found bad."""
     from dataclasses import asdict
@@ -842,17 +1057,29 @@ def _train(
     import torch
 
     from models.losses import TaskLoss
-    from models.registry import build_network, check_size, needs_background
+    from models.registry import (
+        NETWORKS,
+        build_network,
+        check_size,
+        needs_background,
+        smallest_scale,
+    )
+    from models.training.evaluate import facts_of
+    from models.training.tasks import check_tasks
     from models.training.trainer import Trainer
     from pipeline.loader import Loader
 
     with _values():
+        check_tasks(config.tasks, NETWORKS[network.name].tasks, network.name)
         for stage in config.parsed_stages:
-            check_size(network, stage.size)
-            loss.check_size(stage.size)
+            check_size(network, stage.size, stage.batch_size // config.accumulate)
+            loss.check_size(stage.size, smallest_scale(network), NETWORKS[network.name].tasks)
     with Loader(data, loading, device, tell_plan=_print_plan) as loader:
-        loader.expect([(stage.size, stage.epochs) for stage in config.parsed_stages])
+        loader.expect(
+            [(stage.size, stage.epochs_of(loader.num_samples)) for stage in config.parsed_stages]
+        )
         _require_validation(loader)
+        _tell_other_set(recipe, loader)
         if needs_background(network) and not loader.manifest.backgrounds:
             msg = (
                 f"{loader.sets.told} has no backgrounds, and network {network.name!r} needs them; "
@@ -865,7 +1092,7 @@ def _train(
             network=build_network(network),
             loss=TaskLoss(loss),
             loader=loader,
-            facts=_facts(loader),
+            facts=facts_of(loader),
             run_dir=out,
             device=device,
             sections={
@@ -873,26 +1100,53 @@ def _train(
                 "loss": asdict(loss),
                 "loader": loader.record,
             },
+            began=began,
         )
         return trainer.run(resume=resume), loader.num_bad_samples
 
 
+def _augment(given: str | None, recipe: "Recipe") -> "AugmentConfig | None":
+    from pipeline.augment import read_augment
+
+    text = recipe.part("loader").augment
+    if given is not None or not text:
+        return None if given is None else _build(read_augment, text=given)
+    try:
+        return read_augment(text)
+    except ValueError as error:
+        msg = f"recipe {recipe.name}: loader.{error}; correct it there, or give --augment"
+        raise TrainingError(msg) from None
+
+
+def _task_weight(text: str | None) -> tuple[float | None, str | None]:
+    """A task's weight as the loss takes it, and as the schedule does: one takes the other away."""
+    if text is None:
+        return None, None
+    try:
+        return float(text), ""
+    except ValueError:
+        return None, text
+
+
+def _tell_other_set(recipe: "Recipe", loader: "Loader") -> None:
+    expected = recipe.part("set")
+    for difference in expected.differences(loader.manifest.split, loader.manifest.options):
+        _fail(
+            f"recipe {recipe.name} was written for another set than {loader.sets.told}: this one "
+            f"has {difference}, and scores will not compare; `maskdepth {expected.convert} ...` "
+            "makes such a one"
+        )
+
+
+def _resuming(arguments: list[str]) -> str:
+    import shlex
+
+    more = [] if "--resume" in arguments else ["--resume"]
+    return shlex.join(["maskdepth", *arguments, *more])
+
+
 def _print_plan(plan: "MemoryPlan") -> None:
     print(plan.text(), file=sys.stderr)
-
-
-def _facts(loader: "Loader") -> "SetFacts":
-    import torch
-
-    from models.training.evaluate import SetFacts
-
-    return SetFacts(
-        fingerprint=loader.manifest.fingerprint,
-        sets=loader.sets.record,
-        pixel_mean=loader.normalisation.mean,
-        pixel_std=loader.normalisation.std,
-        mean_depth=lambda size: torch.from_numpy(loader.manifest.mean_depth(size)),
-    )
 
 
 def _verify_remote(url: str, *, is_plain: bool, as_json: bool) -> None:
@@ -917,11 +1171,30 @@ def _require_validation(loader: "Loader") -> None:
         raise LoaderError(msg)
 
 
-def _predictor(checkpoint: Path, size: int | None, device: "torch.device") -> "Predictor":
+def _predictor(
+    checkpoint: Path, size: int | None, device: "torch.device"
+) -> "Predictor | ExportedNetwork":
+    """What a checkpoint or an exported file predicts with."""
+    from models.exported import is_exported, read_exported
+
+    if not is_exported(checkpoint):
+        return _trained(checkpoint, size, device)[0]
+    program = read_exported(checkpoint, device)
+    if size not in {None, program.size}:
+        msg = f"{checkpoint} was exported for {program.size} px, not {size}; leave out --size"
+        raise typer.BadParameter(msg)
+    return program
+
+
+def _trained(
+    checkpoint: Path, size: int | None, device: "torch.device"
+) -> "tuple[Predictor, NetworkConfig]":
+    """A checkpoint's network, ready to predict, and what it is."""
     from models.checkpoint import load_weights, read_checkpoint, weights
     from models.predict import Predictor
     from models.registry import NetworkConfig, build_network, check_size
     from models.training.config import TrainConfig, from_dict
+    from models.training.tasks import with_tasks
 
     state = read_checkpoint(checkpoint)
     with _values():
@@ -931,13 +1204,41 @@ def _predictor(checkpoint: Path, size: int | None, device: "torch.device") -> "P
         check_size(config, side)
     network = build_network(config)
     load_weights(network, weights(state), checkpoint)
-    return Predictor(
-        network=network.to(device).eval(),
+    predictor = Predictor(
+        network=with_tasks(network, trained.tasks).to(device).eval(),
         size=side,
         mean=tuple(state["set"]["pixel_mean"]),
         std=tuple(state["set"]["pixel_std"]),
         device=device,
     )
+    return predictor, config
+
+
+def _extremes(
+    checkpoint: Path,
+    data: list[str],
+    config: "LoaderConfig",
+    batch_size: int,
+    device: "torch.device",
+) -> "Extremes":
+    from models.checkpoint import read_checkpoint
+    from models.report.extremes import find_extremes
+    from pipeline.loader import Loader
+
+    predictor, _ = _trained(checkpoint, None, device)
+    trained_on = read_checkpoint(checkpoint)["set"]["fingerprint"]
+    with Loader(data, config, device) as loader:
+        _require_validation(loader)
+        another = "This is another set than the one trained on."
+        with loader.validate(size=predictor.size, batch_size=batch_size) as batches:
+            return find_extremes(
+                predictor,
+                batches,
+                mean=loader.normalisation.mean,
+                std=loader.normalisation.std,
+                name=loader.validation_key,
+                note="" if loader.manifest.fingerprint == trained_on else another,
+            )
 
 
 def _file_decoder(config: "LoaderConfig", device: "torch.device") -> "Decode":
@@ -1007,11 +1308,14 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 def _print_scores(scores: Mapping[str, float]) -> None:
     baselines = {"mask_iou": "baseline_mask_iou", "depth_rmse": "baseline_depth_rmse"}
-    print(f"{'metric':<18}{'network':>9}{'free baseline':>16}")
+    width = max(map(len, ("metric", *scores))) + 2
+    print(f"{'metric':<{width}}{'network':>9}{'free baseline':>16}")
     for name, value in scores.items():
         if not name.startswith("baseline_"):
             free = scores.get(baselines.get(name, ""))
-            print(f"{name:<18}{value:>9.4f}{f'{free:.4f}' if free is not None else '':>16}")
+            # 000's figures differ in the fifth decimal
+            shown = f"{value:#.3g}" if name.startswith("published_") else f"{value:.4f}"
+            print(f"{name:<{width}}{shown:>9}{f'{free:.4f}' if free is not None else '':>16}")
 
 
 def _print_bad_samples(count: int) -> None:

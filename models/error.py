@@ -3,6 +3,7 @@
 CheckpointError   a checkpoint cannot be used as asked   one line, exit status 2
 TrainingError     a run cannot start or go on            one line, exit status 2
 Interrupted       Ctrl-C or SIGTERM, after saving        one line, exit status 130
+TimeIsUp          the time limit, after saving           one line, exit status 0
 """
 
 
@@ -22,3 +23,7 @@ class TrainingError(Exception):
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was saved and can go on
     """The run was asked to stop, and saved itself first; the message says where."""
+
+
+class TimeIsUp(Exception):  # noqa: N818 - not an error: it is what --time-limit asks for
+    """The run came to its time limit, and saved itself first; the message says where."""

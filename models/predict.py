@@ -60,6 +60,15 @@ class SetBatch(Protocol):
     def weight(self) -> Tensor: ...  # noqa: D102
 
 
+class PixelPredictor(Protocol):
+    """A `Predictor`, or an exported network (`models/exported.py`)."""
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    def from_pixels(self, background: Tensor | None, composite: Tensor) -> "Maps": ...  # noqa: D102
+
+
 class Maps(NamedTuple):
     """Predictions as stored: (N, 1, S, S) float32 in [0, 1] on the CPU; None without the task."""
 
@@ -150,7 +159,7 @@ def pair_folders(backgrounds: Path | None, composites: Path) -> list[Pair]:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: PixelPredictor,
     pairs: Sequence[Pair],
     out: Path,
     *,
@@ -195,18 +204,25 @@ def predict_files(
 
 
 def predict_set(
-    predictor: Predictor,
+    predictor: PixelPredictor,
     batches: Iterable[SetBatch],
     out: Path,
     *,
+    mean: Sequence[float],
+    std: Sequence[float],
     stem: Callable[[int], str] = "{:06d}".format,
 ) -> int:
     """Write STEM.mask.png and STEM.depth.png for each sample of weight above 0, and panel.png.
 
+    The set may be another than the one trained on: its batches become pixels again, which the
+    predictor prepares as in training.
+
     Args:
         predictor: What predicts.
-        batches: Normalised batches on the predictor's device.
+        batches: Normalised batches at the predictor's size.
         out: A folder; made if it is missing.
+        mean: What was subtracted from each RGB channel of the batches.
+        std: What each channel was divided by after that.
         stem: Names a sample by its number in the split.
 
     Returns:
@@ -215,7 +231,12 @@ def predict_set(
     out.mkdir(parents=True, exist_ok=True)
     written = 0
     for batch in batches:
-        maps = predictor(batch.background, batch.composite)
+        background, composite = (
+            None if images is None else restore_pixels(images, mean, std)
+            for images in (batch.background, batch.composite)
+        )
+        assert composite is not None
+        maps = predictor.from_pixels(background, composite)
         if written == 0:
             panel(
                 batch.background,
@@ -223,14 +244,23 @@ def predict_set(
                 batch.mask,
                 batch.depth,
                 *maps,
-                mean=predictor.mean,
-                std=predictor.std,
+                mean=mean,
+                std=std,
                 max_rows=PANEL_ROWS,
             ).save(out / "panel.png")
         for row in _counted(batch.weight):
             _write(out, stem(int(batch.number[row])), maps, row, None)
             written += 1
     return written
+
+
+def restore_pixels(images_N3SS: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised images as the (N, 3, S, S) uint8 they were made from, exactly."""
+    mean_311, std_311 = (
+        torch.tensor(values, device=images_N3SS.device).view(3, 1, 1) for values in (mean, std)
+    )
+    levels = (images_N3SS.float() * std_311 + mean_311) * 255
+    return levels.round().clamp(0, 255).to(torch.uint8)
 
 
 def _counted(weight: Tensor) -> Iterator[int]:

@@ -55,16 +55,24 @@ CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
             name: (TrainConfig, name)
             for name in (
                 "stages", "batch_size", "ema_decay", "seed", "log_every", "checkpoint_every",
+                "tasks", "accumulate", "patience",
             )
         },
         "panels": (TrainConfig, "num_panels"),
-        "width": (NetworkConfig, "width"),
+        "network": (NetworkConfig, "name"),
         "mask_loss": (LossConfig, "mask"),
         "depth_loss": (LossConfig, "depth"),
         **{name: (LossConfig, name) for name in ("mask_weight", "depth_weight")},
-        **{name: (OptimizerConfig, name) for name in ("lr", "weight_decay", "clip_norm")},
+        "optimizer": (OptimizerConfig, "name"),
+        **{
+            name: (OptimizerConfig, name)
+            for name in ("lr", "momentum", "weight_decay", "clip_norm", "clip_value")
+        },
         "schedule": (ScheduleConfig, "name"),
-        "warmup": (ScheduleConfig, "warmup"),
+        **{name: (ScheduleConfig, name) for name in ("warmup", "at_stage")},
+        "step_at": (ScheduleConfig, "at"),
+        "lr_factor": (ScheduleConfig, "factor"),
+        "plateau_patience": (ScheduleConfig, "patience"),
         "precision": (PrecisionConfig, "dtype"),
         "compile": (PrecisionConfig, "compile"),
         **{
@@ -142,8 +150,11 @@ def test_a_checkpoint_is_scored_beside_the_free_baselines(
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     for name in ("mask_iou", "depth_rmse", "baseline_mask_iou", "baseline_depth_rmse"):
         assert scores[name] == pytest.approx(last[name], abs=1e-6)
-    assert run(*arguments) == 0
-    assert "free baseline" in capsys.readouterr().out
+    assert not any(name.startswith("published") for name in scores)
+    assert run(*arguments, "--published") == 0
+    table = capsys.readouterr().out
+    for words in ("free baseline", "mask_boundary_f", "published_000_dice", "published_004_rmse"):
+        assert words in table
 
 
 def test_predictions_are_written_for_a_pair_and_for_a_set(
@@ -216,7 +227,7 @@ def test_the_wrong_input_is_named_in_one_line_with_the_next_action(
         ((*again, "--lr", "0.5"), "train.optimizer.lr: 0.004 there, 0.5 here"),
         ((*again, "--order", "windowed"), "loader.order: 'global' there, 'windowed' here"),
         ((*train, "--window-shards", 8), "of no use to the global order; ask for 'windowed'"),
-        (("bench", "order", "--peers"), "of no use to bench order; leave them out"),
+        (("bench", "order", "--peers"), "--peers is of no use to bench order; leave it out"),
         ((*train, "--stages", "64"), "64"),
         ((*train, "--stages", "50:1"), "multiple of 32"),
         ((*train, "--width", "xxl"), "has no width 'xxl'; it has: s, m, l"),

@@ -29,6 +29,8 @@ def main() -> None:
         assert Path(where).is_relative_to(environment), f"cli comes from {where}, not the wheel"
         help_text = run(environment / "bin" / "maskdepth", "--help", at=folder)
         assert "convert" in help_text, help_text
+        recipe = run(environment / "bin" / "maskdepth", "recipes", "004", at=folder)
+        assert "004-depthmasknet8" in recipe, recipe
         modules = "shards.convert, pipeline.loader, models.predict, models.training.trainer"
         run(python, "-c", f"import {modules}", at=folder)
     sys.stdout.write(f"{wheel.name}: installs, runs and imports\n")

@@ -14,8 +14,10 @@ from models.training.optimizer import OptimizerConfig
 from models.training.plan import Stage, parse_stages
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
+from models.training.tasks import TASKS
+from models.training.time_limit import parse_duration
 
-FREE_ON_RESUME = ("checkpoint_every", "num_panels", "precision.compile")
+FREE_ON_RESUME = ("checkpoint_every", "num_panels", "precision.compile", "time_limit")
 """Fields a resumed run may change: they decide neither the samples nor the records."""
 
 
@@ -24,16 +26,26 @@ class TrainConfig:
     """A whole run."""
 
     stages: str = "64:4,96:2,224:1"
-    """Sizes in pixels and epochs at each: SIZE:EPOCHS,... ; epochs may be fractions."""
+    """Sizes in pixels and the length at each: SIZE:EPOCHS,... ; epochs may be fractions, and
+    SIZE:50000s are so many samples."""
 
     batch_size: str = "256"
     """Samples per step: one number, or one per stage."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """AdamW's numbers."""
+    """Which optimiser, and its numbers."""
 
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """The learning rate over the run."""
+    """The learning rate over the run, and the tasks' weights."""
+
+    tasks: str = "auto"
+    """`mask` or `depth` trains one task of a network that has both, and validates it alone; `both`
+    wants both; `auto` is what the network has."""
+
+    accumulate: int = 1
+    """Parts that each batch is computed in, one after the other, where it does not fit as a whole;
+    the step is that of the whole. BatchNorm's statistics, and terms over the whole batch, are each
+    part's own."""
 
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     """Number format and compilation."""
@@ -43,6 +55,12 @@ class TrainConfig:
 
     seed: int = 0
     """Of initial weights and dropout; the order of samples has the loader's."""
+
+    patience: int = 0
+    """Validations in a row without a better score after which a stage ends early; 0: never."""
+
+    time_limit: str = ""
+    """The process saves and ends before this much time is over: 9m, 90s, 1.5h. Empty: no limit."""
 
     log_every: int = 50
     """Steps between two records of loss and speed."""
@@ -54,14 +72,36 @@ class TrainConfig:
     """Validation samples drawn after every validation; 0 draws none."""
 
     def __post_init__(self) -> None:
-        parse_stages(self.stages, self.batch_size)
+        stages = parse_stages(self.stages, self.batch_size)
+        parse_duration(self.time_limit)
+        if self.tasks not in TASKS:
+            msg = f"tasks {self.tasks!r} is not known; choose one of {', '.join(TASKS)}"
+            raise ValueError(msg)
         if not 0 <= self.ema_decay < 1:
             msg = f"ema_decay {self.ema_decay} must be 0 (off) to less than 1"
             raise ValueError(msg)
-        for name, least in (("log_every", 1), ("checkpoint_every", 1), ("num_panels", 0)):
+        for name, least in (
+            ("log_every", 1),
+            ("checkpoint_every", 1),
+            ("num_panels", 0),
+            ("accumulate", 1),
+            ("patience", 0),
+        ):
             if getattr(self, name) < least:
                 msg = f"{name} {getattr(self, name)} must be at least {least}"
                 raise ValueError(msg)
+        for stage in stages:
+            if stage.batch_size % self.accumulate:
+                msg = (
+                    f"accumulate {self.accumulate} does not divide the batch size "
+                    f"{stage.batch_size}; its parts must be of one size"
+                )
+                raise ValueError(msg)
+
+    @property
+    def time_limit_s(self) -> float:
+        """`time_limit` in seconds; 0 is none."""
+        return parse_duration(self.time_limit)
 
     @property
     def parsed_stages(self) -> tuple[Stage, ...]:

@@ -27,6 +27,7 @@ class Display:
         self._plan = plan
         self._console = console or Console(stderr=True)
         self._last_plain = -PLAIN_EVERY_S
+        self._planned_step = 0
         self._has_header = False
         self._progress = Progress(
             TextColumn("{task.fields[place]}"),
@@ -54,7 +55,8 @@ class Display:
             )
 
     def advance(self, step: int) -> None:
-        """Move the bar."""
+        """Move the bar to a step of the plan."""
+        self._planned_step = step
         self._progress.update(self._task, completed=step)
 
     def trained(self, stage: PlannedStage, record: Record) -> None:
@@ -106,7 +108,7 @@ class Display:
         if pixels_per_s <= 0:
             return "?"
         minutes, seconds = divmod(
-            round(self._plan.pixels_left(int(record["step"])) / pixels_per_s), 60
+            round(self._plan.pixels_left(self._planned_step) / pixels_per_s), 60
         )
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}"

@@ -5,15 +5,18 @@ One function for the trainer and for `maskdepth evaluate`, so that both report t
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from models.metrics import Metrics
+from models.metrics import Metrics, PublishedFigures
 from models.prediction import Prediction
 from models.training.precision import Precision
 from pipeline.batch import Batch, BatchLoader
+
+if TYPE_CHECKING:
+    from pipeline.loader import Loader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +48,17 @@ class SetFacts:
         }
 
 
+def facts_of(loader: "Loader") -> SetFacts:
+    """What training must know about a loader's set."""
+    return SetFacts(
+        fingerprint=loader.manifest.fingerprint,
+        sets=loader.sets.record,
+        pixel_mean=loader.normalisation.mean,
+        pixel_std=loader.normalisation.std,
+        mean_depth=lambda size: torch.from_numpy(loader.manifest.mean_depth(size)),
+    )
+
+
 def evaluate(
     network: nn.Module,
     loader: BatchLoader,
@@ -54,6 +68,7 @@ def evaluate(
     facts: SetFacts,
     precision: Precision,
     observe: Callable[[Batch, Prediction], None] | None = None,
+    published: bool = False,
 ) -> dict[str, float]:
     """Score a network on every validation sample once.
 
@@ -65,11 +80,13 @@ def evaluate(
         facts: What the baselines need.
         precision: How the network computes.
         observe: Called with every batch and its float32 logits; may raise to stop.
+        published: Add the reference systems' own figures, defects included.
 
     Returns:
-        `Metrics.compute()`.
+        `Metrics.compute()`, then `PublishedFigures.compute()` if asked for.
     """
     metrics = Metrics(facts.pixel_std, facts.mean_depth(size), precision.device)
+    figures = PublishedFigures(precision.device) if published else None
     was_training = network.training
     network.eval()
     try:
@@ -84,11 +101,15 @@ def evaluate(
                     depth=batch.depth,
                     weight=batch.weight,
                 )
+                if figures is not None:
+                    figures.update(
+                        prediction, mask=batch.mask, depth=batch.depth, weight=batch.weight
+                    )
                 if observe is not None:
                     observe(batch, prediction)
     finally:
         network.train(was_training)
-    return metrics.compute()
+    return metrics.compute() | (figures.compute() if figures is not None else {})
 
 
 def score(metrics: Mapping[str, float]) -> float:

@@ -1,10 +1,10 @@
 """Where a run's steps lie: stages and epoch borders, worked out before the first step.
 
-    stages "64:4,96:2", batch sizes "256,128", N samples -> steps 1 ... num_steps
+    stages "64:4,96:50000s", batch sizes "256,128", N samples -> steps 1 ... num_steps
 
-All stages draw from one endless stream of samples. A stage takes ceil(epochs x N / batch) steps
-and the next one goes on with the very next sample, so stages need not be whole epochs and no
-sample is lost or seen twice between them.
+All stages draw from one endless stream of samples. A stage takes ceil(epochs x N / batch) steps,
+or ceil(samples / batch), and the next one goes on with the very next sample, so stages need not be
+whole epochs and no sample is lost or seen twice between them.
 """
 
 import math
@@ -22,59 +22,78 @@ class Stage:
     size: int
     """Side of the square images in pixels."""
 
-    epochs: float
-    """Passes over the training split; a fraction is allowed."""
-
     batch_size: int
     """Samples per step."""
+
+    epochs: float = 0.0
+    """Passes over the training split; a fraction is allowed."""
+
+    samples: int = 0
+    """Length in samples instead of epochs, for sets of any size the same."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
             msg = f"stage size {self.size} px must be at least 1"
             raise ValueError(msg)
-        if not 0 < self.epochs < math.inf:
+        if not self.samples and not 0 < self.epochs < math.inf:
             msg = f"a stage of {self.epochs:g} epochs is none; give a number above 0"
             raise ValueError(msg)
         if self.batch_size < 1:
             msg = f"batch size {self.batch_size} must be at least 1"
             raise ValueError(msg)
 
-    def num_steps(self, epochs: float, num_samples: int) -> int:
-        """Steps until `epochs` passes over `num_samples` are complete."""
+    def epochs_of(self, num_samples: int) -> float:
+        """Passes over a training split of `num_samples`."""
+        return float(self._length(num_samples) / num_samples)
+
+    def epoch_ends(self, num_samples: int) -> list[int]:
+        """Steps of the stage after which a pass over `num_samples`, or the stage, is complete."""
+        length = self._length(num_samples)
+        borders = [*range(num_samples, math.floor(length) + 1, num_samples), length]
+        return sorted({math.ceil(samples / self.batch_size) for samples in borders})
+
+    def _length(self, num_samples: int) -> Fraction:
+        if self.samples:
+            return Fraction(self.samples)
         # by way of the decimal text: 1.1 epochs of 10 samples are 11, not a little more
-        samples = Fraction(repr(epochs)) * num_samples
-        return math.ceil(samples / self.batch_size)
+        return Fraction(repr(self.epochs)) * num_samples
 
 
 def parse_stages(stages: str, batch_sizes: str) -> tuple[Stage, ...]:
-    """Read "64:4,96:2,224:1" (SIZE:EPOCHS) and "256" or "256,128,64" (one per stage).
+    """Read "64:4,96:2,224:50000s" and "256" or "256,128,64" (one per stage).
+
+    A stage is SIZE:EPOCHS, or SIZE:SAMPLES with an s behind.
 
     Raises:
         ValueError: The text is no such list; the message quotes the part that is wrong.
     """
-    pairs = [_parse_stage(part) for part in stages.split(",")]
+    parts = [_parse_stage(part) for part in stages.split(",")]
     sizes = [_parse_batch_size(part) for part in batch_sizes.split(",")]
     if len(sizes) == 1:
-        sizes *= len(pairs)
-    if len(sizes) != len(pairs):
+        sizes *= len(parts)
+    if len(sizes) != len(parts):
         msg = (
-            f"batch sizes {batch_sizes!r} are {len(sizes)} for {len(pairs)} stages {stages!r}; "
+            f"batch sizes {batch_sizes!r} are {len(sizes)} for {len(parts)} stages {stages!r}; "
             "give one for all, or one per stage"
         )
         raise ValueError(msg)
     return tuple(
-        Stage(size=size, epochs=epochs, batch_size=batch_size)
-        for (size, epochs), batch_size in zip(pairs, sizes, strict=True)
+        Stage(size=size, epochs=epochs, samples=samples, batch_size=batch_size)
+        for (size, epochs, samples), batch_size in zip(parts, sizes, strict=True)
     )
 
 
-def _parse_stage(text: str) -> tuple[int, float]:
-    size, _, epochs = text.partition(":")
+def _parse_stage(text: str) -> tuple[int, float, int]:
+    size, _, length = text.strip().partition(":")
     try:
-        return int(size), float(epochs)
+        if not length.endswith("s"):
+            return int(size), float(length), 0
+        if (samples := int(length[:-1])) > 0:
+            return int(size), 0.0, samples
     except ValueError:
-        msg = f"stage {text.strip()!r} is not SIZE:EPOCHS, such as 64:4 or 224:0.5"
-        raise ValueError(msg) from None
+        pass
+    msg = f"stage {text.strip()!r} is not SIZE:EPOCHS or SIZE:SAMPLESs, such as 64:4 or 224:50000s"
+    raise ValueError(msg)
 
 
 def _parse_batch_size(text: str) -> int:
@@ -115,6 +134,11 @@ class PlannedStage:
     def epochs_left(self, validated_step: int) -> tuple[int, ...]:
         """The epoch ends after the last one that was validated."""
         return tuple(end for end in self.epoch_ends if end > validated_step)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the stream that this stage consumes."""
+        return self.samples_at(self.last_step) - self.first_sample
 
     def samples_at(self, step: int) -> int:
         """Samples of the stream consumed after `step` steps of the run, within this stage."""
@@ -167,15 +191,13 @@ def plan_run(stages: tuple[Stage, ...], num_samples: int) -> RunPlan:
 def _place(stages: tuple[Stage, ...], num_samples: int) -> Iterator[PlannedStage]:
     step = sample = 0
     for number, stage in enumerate(stages, 1):
-        borders = [*range(1, math.floor(stage.epochs) + 1), stage.epochs]
-        ends = sorted({step + stage.num_steps(epochs, num_samples) for epochs in borders})
         planned = PlannedStage(
             number=number,
             size=stage.size,
             batch_size=stage.batch_size,
             first_step=step,
             first_sample=sample,
-            epoch_ends=tuple(ends),
+            epoch_ends=tuple(step + end for end in stage.epoch_ends(num_samples)),
         )
         yield planned
         step, sample = planned.last_step, planned.samples_at(planned.last_step)

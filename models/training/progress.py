@@ -18,6 +18,15 @@ class Progress:
     validated_step: int = 0
     """Steps made at the last validation."""
 
+    skipped_steps: int = 0
+    """Steps of the plan that were never made, because stages ended early."""
+
+    skipped_samples: int = 0
+    """Samples that those steps would have consumed; the stream goes on without a gap."""
+
+    num_worse: int = 0
+    """Validations of this stage since the best one."""
+
     num_records: int = 0
     """Records written to `metrics.jsonl`."""
 
@@ -32,3 +41,18 @@ class Progress:
 
     loader: dict[str, Any] = field(default_factory=dict)
     """What the loader remembers: the samples found bad."""
+
+    @property
+    def planned_step(self) -> int:
+        """Place in the plan: steps made and skipped."""
+        return self.step + self.skipped_steps
+
+    @property
+    def planned_samples(self) -> int:
+        """Place in the plan, which decides the learning rate: samples consumed and skipped."""
+        return self.samples + self.skipped_samples
+
+    @property
+    def validated_planned_step(self) -> int:
+        """Place in the plan of the last validation."""
+        return self.validated_step + self.skipped_steps

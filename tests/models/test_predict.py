@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ def batch(numbers: list[int], weights: list[float]) -> Batch:
 
 def test_a_set_is_written_by_sample_number_without_its_padding(tmp_path: Path) -> None:
     batches = [batch([50, 70], [1, 1]), batch([90, 91], [1, 0])]
-    assert predict_set(predictor(), batches, tmp_path) == 3
+    assert predict_set(predictor(), batches, tmp_path, mean=MEAN, std=STD) == 3
     written = {path.name for path in tmp_path.iterdir()}
     names = {f"{number:06d}.{part}.png" for number in (50, 70, 90) for part in ("mask", "depth")}
     assert written == names | {"panel.png"}
@@ -165,12 +166,22 @@ def test_a_set_is_written_by_sample_number_without_its_padding(tmp_path: Path) -
         assert (read(tmp_path / f"{number:06d}.mask.png")[:, :16] == 255).all()
 
 
+def test_another_sets_batches_are_prepared_as_in_training(tmp_path: Path) -> None:
+    """The network knows its own set's mean and deviation, whatever the given set was divided by."""
+    plain = batch([50], [1])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    other = dataclasses.replace(plain, composite=(plain.composite * std + mean - 0.1) / 0.7)
+    predict_set(predictor(), [other], tmp_path, mean=(0.1,) * 3, std=(0.7,) * 3)
+    assert (read(tmp_path / "000050.depth.png") == 50).all()
+
+
 def test_a_network_of_one_task_writes_that_task_alone(tmp_path: Path) -> None:
     class MaskOnly(RedIsMask):
         def forward(self, background: Tensor | None, composite: Tensor) -> Prediction:
             return super().forward(background, composite)._replace(depth_logits=None)
 
-    predict_set(predictor(network=MaskOnly()), [batch([7], [1])], tmp_path, stem=lambda n: f"s{n}")
+    predict_set(predictor(network=MaskOnly()), [batch([7], [1])], tmp_path, mean=MEAN, std=STD,
+                stem=lambda n: f"s{n}")  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {"s7.mask.png", "panel.png"}
 
 

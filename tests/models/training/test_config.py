@@ -11,12 +11,21 @@ from models.training.toml import to_toml
 CHANGED = TrainConfig(
     stages="32:0.5,64:1",
     batch_size="8,4",
-    optimizer=OptimizerConfig(lr=3e-05, weight_decay=0.0, clip_norm=0.5),
-    schedule=ScheduleConfig(name="cosine", warmup=0.05, final=1e-07),
+    optimizer=OptimizerConfig(
+        name="sgd", nesterov=True, lr=3e-05, weight_decay=0.0, decay="all",
+        clip_norm=0.0, clip_value=0.5,
+    ),
+    schedule=ScheduleConfig(
+        name="plateau", warmup=0.05, final=1e-07, watch="score", mask_weight="1 -> 0.5"
+    ),
+    tasks="mask",
+    accumulate=2,
+    patience=3,
+    time_limit="9m",
     precision=PrecisionConfig(dtype="bf16", compile="off"),
     ema_decay=0.999,
     seed=7,
-)
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("config", [TrainConfig(), CHANGED])
@@ -77,6 +86,12 @@ def test_a_wrong_key_or_value_is_named(values, message):
         ({"log_every": 0}, "log_every 0 must be at least 1"),
         ({"checkpoint_every": 0}, "checkpoint_every 0 must be at least 1"),
         ({"num_panels": -1}, "num_panels -1 must be at least 0"),
+        ({"accumulate": 0}, "accumulate 0 must be at least 1"),
+        ({"accumulate": 3}, "accumulate 3 does not divide the batch size 256"),
+        ({"patience": -1}, "patience -1 must be at least 0"),
+        ({"tasks": "masks"}, "tasks 'masks' is not known; choose one of auto, mask, depth, both"),
+        ({"time_limit": "soon"}, "time_limit 'soon' is no time above 0; write it as 9m"),
+        ({"time_limit": "0m"}, "time_limit '0m' is no time above 0"),
     ],
 )
 def test_a_value_out_of_range_is_refused(changes, message):
@@ -90,6 +105,12 @@ def test_a_value_out_of_range_is_refused(changes, message):
         (OptimizerConfig, {"lr": float("nan")}, "learning rate nan must be above 0"),
         (OptimizerConfig, {"weight_decay": -1.0}, "weight_decay -1.0 must be 0"),
         (OptimizerConfig, {"clip_norm": -1.0}, "clip_norm -1.0 must be 0"),
+        (OptimizerConfig, {"clip_value": -1.0}, "clip_value -1.0 must be 0"),
+        (OptimizerConfig, {"clip_value": 0.1}, "clip_norm 1.0 and clip_value 0.1 both clip"),
+        (OptimizerConfig, {"momentum": 1.0}, "momentum 1.0 must be 0"),
+        (OptimizerConfig, {"nesterov": True}, "nesterov is sgd's, and needs momentum"),
+        (OptimizerConfig, {"name": "adamm"}, "optimizer 'adamm' is not known; choose one of adamw"),
+        (OptimizerConfig, {"decay": "no"}, "optimizer decay 'no' is not known; choose one of conv"),
         (PrecisionConfig, {"dtype": "half"}, "choose one of auto, bf16, fp16, fp32"),
         (PrecisionConfig, {"compile": "yes"}, "choose one of auto, on, off"),
     ],

@@ -41,6 +41,18 @@ def test_scores_are_those_of_the_samples_whatever_the_batches(make_trainer, load
     assert network.training
 
 
+def test_published_figures_are_added_when_they_are_asked_for(make_trainer, loader):
+    arguments = {"size": 16, "batch_size": 2, "facts": make_trainer().facts}
+    precision = Precision(PrecisionConfig(), CPU)
+    plain = evaluate(Oracle(), loader, **arguments, precision=precision)
+    found = evaluate(Oracle(), loader, **arguments, precision=precision, published=True)
+    assert found.items() >= plain.items()
+    assert {"published_000_dice", "published_004_iou", "published_004_rmse"} <= found.keys()
+    # the oracle's mask is right: 1 / 255 of a Dice of 1, and its epsilon
+    assert found["published_000_dice_mask"] == pytest.approx(1 / 255, abs=2e-3)
+    assert not any(name.startswith("published") for name in plain)
+
+
 def test_a_network_goes_back_to_training_when_validation_breaks(make_trainer, loader):
     def fail(_):
         raise RuntimeError

@@ -31,6 +31,9 @@ def test_one_batch_size_serves_all_stages():
         ("0:4", "8", "stage size 0 px must be at least 1"),
         ("64:0", "8", "a stage of 0 epochs is none"),
         ("64:-1", "8", "a stage of -1 epochs is none"),
+        ("64:0s", "8", "stage '64:0s' is not SIZE:EPOCHS or SIZE:SAMPLESs"),
+        ("64:0.5s", "8", "stage '64:0.5s' is not"),
+        ("64:-5s", "8", "stage '64:-5s' is not"),
         ("64:inf", "8", "a stage of inf epochs is none"),
         ("64:nan", "8", "a stage of nan epochs is none"),
         ("64:4", "0", "batch size 0 must be at least 1"),
@@ -54,6 +57,16 @@ def test_a_plan_by_hand():
     assert plan.pixels_left(3) == 2 * 300 * 64**2 + 8 * 256 * 96**2
     assert plan.pixels_left(12) == 256 * 96**2
     assert plan.pixels_left(13) == 0
+
+
+def test_a_stage_may_be_so_many_samples():
+    """2,500 of 1,000 by 300: validated where an epoch ends, and at the end."""
+    plan = plan_run(parse_stages("64:2500s,96:1", "300"), 1000)
+    first, second = plan.stages
+    assert (first.epoch_ends, first.num_samples) == ((4, 7, 9), 2700)
+    assert second.first_sample == 2700
+    stage = parse_stages("64:2500s", "300")[0]
+    assert (stage.epochs_of(1000), stage.epochs_of(10_000)) == (2.5, 0.25)
 
 
 def test_a_decimal_fraction_of_an_epoch_is_exact():

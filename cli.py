@@ -1366,3 +1366,7 @@ def _progress(verb: str, unit: str) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=done, total=total, rate=rate)
 
         yield show
+
+
+if __name__ == "__main__":  # where nothing is installed
+    main()

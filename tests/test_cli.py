@@ -33,6 +33,16 @@ def run(*arguments: object) -> int:
     return ended.value.code if isinstance(ended.value.code, int) else 0
 
 
+def test_the_file_itself_runs_where_nothing_is_installed(tmp_path: Path) -> None:
+    script = Path(cli.__file__)
+    done = subprocess.run(
+        [sys.executable, script, "synth", tmp_path / "zips", "--count", "2", "--processes", "2"],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "2 triplets" in done.stdout
+    assert list((tmp_path / "zips").glob("*.zip"))
+
+
 def test_help_is_instant() -> None:
     """No command's packages are imported before it runs."""
     script = "import sys, cli; print([m for m in ('torch', 'numpy', 'nvidia') if m in sys.modules])"

@@ -670,6 +670,7 @@ def evaluate(
     from models.training.evaluate import facts_of
     from models.training.precision import Precision, PrecisionConfig
     from pipeline.loader import Loader, LoaderConfig
+    from pipeline.normalise import Normalisation
     from pipeline.remote import RemoteConfig
 
     place = _device(device)
@@ -680,7 +681,11 @@ def evaluate(
         max_bad_samples=max_bad_samples,
         remote=_build(RemoteConfig, cache_dir=remote_cache_dir, cache_gb=remote_cache_gb),
     )
-    with Loader(data, config, place) as loader:
+    # the set may be another than the one trained on; an exported network has its own inside
+    trained = None
+    if not isinstance(predictor, ExportedNetwork):
+        trained = Normalisation(mean=predictor.mean, std=predictor.std)
+    with Loader(data, config, place, normalisation=trained) as loader:
         _require_validation(loader)
         scaling = loader.normalisation
         scores = run(

@@ -4,6 +4,10 @@ glibc raises the size from which it asks the system for memory of its own each t
 freed, up to 32 MB, and keeps what is smaller in its heap: a run of 260 MB then holds 400, up and
 down by 8 % from epoch to epoch. A fixed size ends that. Taking a batch anew from the system costs
 its pages, some 10 us a sample.
+
+Smaller pieces, such as encoded images, leave holes in the heap: over 50 epochs they add up to a
+tenth of the whole. So the heap's free pages are given back whenever a stream ends, in about a
+millisecond.
 """
 
 import ctypes
@@ -29,3 +33,12 @@ def give_back_freed_memory() -> bool:
         (_M_ARENA_MAX, _ARENAS),
     )
     return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def give_back_holes() -> bool:
+    """Give the system the heap's whole free pages, once; whether there were any."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):  # another C library
+        return False
+    return bool(trim(0))

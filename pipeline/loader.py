@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from pipeline.allocator import give_back_freed_memory
+from pipeline.allocator import give_back_freed_memory, give_back_holes
 from pipeline.augment import AugmentConfig
 from pipeline.backgrounds import BackgroundBank
 from pipeline.batch import Batch
@@ -165,6 +165,7 @@ class Loader:
         rank: This process among those that share each global batch.
         world_size: How many they are.
         tell_plan: Told where decoded samples are kept, before any are.
+        normalisation: Of the images: what a trained network knows; None: the set's own.
 
     Raises:
         ShardError: There is no sound manifest.
@@ -180,6 +181,7 @@ class Loader:
         rank: int = 0,
         world_size: int = 1,
         tell_plan: TellPlan | None = None,
+        normalisation: Normalisation | None = None,
     ) -> None:
         if not 0 <= rank < world_size:
             msg = f"rank is {rank}; it must be 0 to {world_size - 1}"
@@ -195,7 +197,7 @@ class Loader:
             remote=config.remote,
         )
         self.manifest = self.sets.manifest
-        self.normalisation = Normalisation.of_set(self.manifest)
+        self.normalisation = normalisation or Normalisation.of_set(self.manifest)
         self._tuner = open_tuner(config.wish, self.decoder, device)
         self._tuned: dict[int, Settings] = {}
         self._rank, self._world_size = rank, world_size
@@ -402,6 +404,7 @@ class Loader:
             settings.applied(self.decoder), source, requests, size=size, exact=exact, passes=passes
         )
         with ExitStack() as stack:
+            stack.callback(give_back_holes)
             decoded = stack.enter_context(stream)
             if look_ahead is not None:
                 stack.enter_context(look_ahead)  # left first: the stream waits for what it reads

@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 
 import cli
+from models.checkpoint import encode, read_checkpoint, write_atomically
 from models.losses import LossConfig
 from models.registry import NetworkConfig
 from models.training.config import TrainConfig
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
-from pipeline.loader import LoaderConfig
+from pipeline.loader import Loader, LoaderConfig
+from pipeline.normalise import Normalisation
 from shards.options import ConvertConfig
 from shards.synth import SynthConfig
 
@@ -165,6 +167,27 @@ def test_a_checkpoint_is_scored_beside_the_free_baselines(
     table = capsys.readouterr().out
     for words in ("free baseline", "mask_boundary_f", "published_000_dice", "published_004_rmse"):
         assert words in table
+
+
+def test_another_set_is_scored_as_the_network_was_trained(
+    trained: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Normalised by what the checkpoint knows, not by the set's own mean and deviation."""
+    state = read_checkpoint(trained / "best.pt")
+    state["set"] |= {"pixel_mean": (0.1, 0.2, 0.3), "pixel_std": (0.4, 0.5, 0.6)}
+    write_atomically(tmp_path / "other.pt", encode(state))
+    seen: list[Normalisation] = []
+
+    def note(network: object, loader: Loader, **_: object) -> dict[str, float]:
+        with loader.validate(size=32, batch_size=4) as batches:
+            pixels = loader.normalisation.pixels(next(batches).composite)
+        assert pixels.min() >= 0
+        seen.append(loader.normalisation)
+        return {}
+
+    monkeypatch.setattr("models.training.evaluate.evaluate", note)
+    assert run("evaluate", "--checkpoint", tmp_path / "other.pt", "--data", small_set) == 0
+    assert seen == [Normalisation(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))]
 
 
 def test_predictions_are_written_for_a_pair_and_for_a_set(

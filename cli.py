@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from models.recipe import Recipe
     from models.registry import NetworkConfig
     from models.report.extremes import Extremes
+    from models.training.distributed import Ranks
+    from models.training.lr_find import LrFindConfig, RangeTest
     from pipeline.augment import AugmentConfig
     from pipeline.loader import Loader, LoaderConfig
     from pipeline.memory_plan import MemoryPlan
@@ -85,7 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error))
         status = INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; the same command starts again, and `convert` keeps finished shards")
+        _fail("interrupted; the same command starts again; `convert` keeps finished shards, and "
+              "`train` goes on from its last checkpoint with --resume")  # fmt: skip
         status = INTERRUPTED
     sys.exit(status)
 
@@ -459,11 +462,14 @@ def train(
     ema_decay: Annotated[
         float | None, typer.Option(help="Average the weights; 0: no. (default: 0.0)")
     ] = None,
+    sync_batchnorm: Annotated[
+        bool, typer.Option("--sync-batchnorm", help="Several GPUs: BatchNorm of the whole batch.")
+    ] = False,
     precision: Annotated[
-        str | None, typer.Option(help="auto, bf16, fp16 or fp32. (default: auto)")
+        str | None, typer.Option(help="auto, bf16, fp16, tf32 or fp32. (default: auto)")
     ] = None,
     compile_: Annotated[
-        str | None, typer.Option("--compile", help="auto, on or off. (default: auto)")
+        str | None, typer.Option("--compile", help="auto, off or max. (default: auto)")
     ] = None,
     fill_ahead: Annotated[
         bool, typer.Option("--fill-ahead", help="Also fill the next stage's cache meanwhile.")
@@ -481,9 +487,29 @@ def train(
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints. (default: 1000)")
     ] = None,
-    panels: Annotated[
-        int | None, typer.Option(help="Validation samples drawn. (default: 8)")
+    keep_every: Annotated[
+        int | None,
+        typer.Option(help="Steps between checkpoints kept for good; 0: none. (default: 0)"),
     ] = None,
+    init_from: Annotated[
+        Path | None, typer.Option(help="Begin with a checkpoint's weights, and nothing else of it.")
+    ] = None,
+    max_bad_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps that may be skipped, not being finite. (default: 10)"),
+    ] = None,
+    panels: Annotated[
+        int | None, typer.Option(help="Validation samples drawn. (default: 32)")
+    ] = None,
+    histograms: Annotated[
+        bool, typer.Option("--histograms", help="Of weights and gradients, for TensorBoard.")
+    ] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="The network's graph, for TensorBoard.")
+    ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Trace a few steps, for TensorBoard or Perfetto.")
+    ] = False,
     augment: Annotated[
         str | None,
         typer.Option(
@@ -553,6 +579,7 @@ def train(
     from dataclasses import replace
 
     from models.recipe import EMPTY, read_recipe
+    from models.training.distributed import joined
     from models.training.precision import resolved
     from pipeline.loader import LoaderConfig
     from pipeline.remote import RemoteConfig
@@ -592,12 +619,19 @@ def train(
             },
             "ema_decay": ema_decay,
             "accumulate": accumulate,
+            "sync_batchnorm": sync_batchnorm or None,
             "seed": seed,
             "patience": patience,
             "time_limit": time_limit,
             "log_every": log_every,
             "checkpoint_every": checkpoint_every,
+            "keep_every": keep_every,
+            "init_from": None if init_from is None else str(init_from),
+            "max_bad_steps": max_bad_steps,
             "num_panels": panels,
+            "histograms": histograms or None,
+            "graph": graph or None,
+            "profile": profile or None,
         })  # fmt: skip
         config = replace(config, precision=resolved(config.precision, place))
         # another network has other widths than the recipe's
@@ -633,12 +667,92 @@ def train(
             timeout_s=remote_timeout,
         ),
     )
-    scores, num_bad = _train(
-        data, out, config, loading, network, loss, place, base, resume=resume, began=began
-    )
+    with joined(place) as (ranks, own), _one_voice(ranks):
+        scores, num_bad = _train(
+            data, out, config, loading, network, loss, own, base, ranks, resume=resume, began=began
+        )
+    if not ranks.is_writer:
+        return
     _print_scores(scores)
     print(f"\nrun          {out}\nnewest panel {_newest(out / 'panels')}")
     _print_bad_samples(num_bad)
+
+
+@app.command("lr-find")
+def find_lr(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The plot; the numbers lie beside it, as JSON.")] = Path(
+        "lr-find.png"
+    ),
+    recipe: Annotated[
+        str | None, typer.Option(help="Network, losses, optimiser: a name or a file.")
+    ] = None,
+    network_name: Annotated[
+        str | None, typer.Option("--network", help="Another network than the recipe's.")
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="Another optimiser than the recipe's.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of that optimiser.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels. (default: the first stage's)")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples per step. (default: the first stage's)")
+    ] = None,
+    lowest: Annotated[
+        float | None, typer.Option(help="Rate of the first step. (default: 1e-06)")
+    ] = None,
+    highest: Annotated[
+        float | None, typer.Option(help="Rate of the last step. (default: 1.0)")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="From the one to the other. (default: 100)")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, bf16, fp16, tf32 or fp32. (default: auto)")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and order. (default: 0)")] = None,
+    device: Device = "auto",
+) -> None:
+    """Train with an ever higher learning rate, and suggest one; keeps no weights."""
+    from dataclasses import replace
+
+    from models.recipe import EMPTY, read_recipe
+    from models.training.lr_find import LrFindConfig, draw
+    from models.training.precision import resolved
+    from pipeline.loader import LoaderConfig
+
+    place = _device(device)
+    base = EMPTY if recipe is None else read_recipe(recipe)
+    with _values():
+        config = base.part("train", {
+            "optimizer": {"name": optimizer, "weight_decay": weight_decay},
+            # nothing is compiled for so few steps
+            "precision": {"dtype": precision, "compile": "off"},
+            "seed": seed,
+        })  # fmt: skip
+        config = replace(config, precision=resolved(config.precision, place))
+        first = config.parsed_stages[0]
+        side, samples = size or first.size, batch_size or first.batch_size
+        config = replace(config, stages=f"{side}:1", batch_size=str(samples))
+        # another network has other widths than the recipe's
+        network = base.part(
+            "network", {"name": network_name, "width": "" if network_name else None}
+        )
+        loss = base.part("loss")
+    finding = _build(LrFindConfig, lowest=lowest, highest=highest, steps=steps)
+    loading = _build(LoaderConfig, seed=config.seed, augment=_augment(None, base))
+    found = _range_test(data, config, network, loss, loading, place, finding)
+    rule = config.optimizer.name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(found, f"{network.name}, {rule}, {side} px, batches of {samples}").save(out, "PNG")
+    found.save(out.with_suffix(".json"))
+    end = "it diverged" if found.has_diverged else "the last one"
+    print(f"rates tried      {found.rates[0]:.2g} to {found.rates[-1]:.2g}: {end}")
+    print(f"steepest         {found.steepest:.2g}")
+    print(f"lowest / 10      {found.tenth_of_lowest:.2g}")
+    print(f"plot             {out}, {out.with_suffix('.json')}")
 
 
 @app.command()
@@ -943,6 +1057,7 @@ def bench(
         str,
         typer.Argument(
             help="convert or loader: samples/s against ceiling and peers; "
+            "train: the share reached of the step alone, waiting for data; "
             "quality: accuracy and speed of the networks; augment: its cost; "
             "order: its cost and mixing; growth: memory over many epochs."
         ),
@@ -1052,6 +1167,7 @@ def _train(
     loss: Any,
     device: "torch.device",
     recipe: "Recipe",
+    ranks: "Ranks",
     *,
     resume: bool,
     began: float,
@@ -1062,13 +1178,8 @@ def _train(
     import torch
 
     from models.losses import TaskLoss
-    from models.registry import (
-        NETWORKS,
-        build_network,
-        check_size,
-        needs_background,
-        smallest_scale,
-    )
+    from models.registry import NETWORKS, build_network, check_size, smallest_scale
+    from models.training.distributed import check_shares
     from models.training.evaluate import facts_of
     from models.training.tasks import check_tasks
     from models.training.trainer import Trainer
@@ -1076,21 +1187,26 @@ def _train(
 
     with _values():
         check_tasks(config.tasks, NETWORKS[network.name].tasks, network.name)
+        check_shares(config, ranks, device)
         for stage in config.parsed_stages:
-            check_size(network, stage.size, stage.batch_size // config.accumulate)
+            share = stage.batch_size // ranks.size
+            check_size(network, stage.size, max(1, share // config.accumulate))
             loss.check_size(stage.size, smallest_scale(network), NETWORKS[network.name].tasks)
-    with Loader(data, loading, device, tell_plan=_print_plan) as loader:
+    with Loader(
+        data,
+        loading,
+        device,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        tell_plan=_print_plan if ranks.is_writer else None,
+    ) as loader:
         loader.expect(
             [(stage.size, stage.epochs_of(loader.num_samples)) for stage in config.parsed_stages]
         )
         _require_validation(loader)
-        _tell_other_set(recipe, loader)
-        if needs_background(network) and not loader.manifest.backgrounds:
-            msg = (
-                f"{loader.sets.told} has no backgrounds, and network {network.name!r} needs them; "
-                "convert again with them among the sources, or with --backgrounds estimate"
-            )
-            raise LoaderError(msg)
+        if ranks.is_writer:
+            _tell_other_set(recipe, loader)
+        _require_backgrounds(network, loader)
         torch.manual_seed(config.seed)
         trainer = Trainer(
             config,
@@ -1106,8 +1222,74 @@ def _train(
                 "loader": loader.record,
             },
             began=began,
+            ranks=ranks,
         )
         return trainer.run(resume=resume), loader.num_bad_samples
+
+
+def _require_backgrounds(network: Any, loader: "Loader") -> None:
+    from models.registry import needs_background
+
+    if needs_background(network) and not loader.manifest.backgrounds:
+        msg = (
+            f"{loader.sets.told} has no backgrounds, and network {network.name!r} needs them; "
+            "convert again with them among the sources, or with --backgrounds estimate"
+        )
+        raise LoaderError(msg)
+
+
+def _range_test(
+    data: list[str],
+    config: Any,
+    network: Any,
+    loss: Any,
+    loading: "LoaderConfig",
+    device: "torch.device",
+    finding: "LrFindConfig",
+) -> "RangeTest":
+    """Of the first stage's size and batch size."""
+    import torch
+
+    from models.losses import TaskLoss
+    from models.registry import NETWORKS, build_network, check_size, smallest_scale
+    from models.training.learner import Learner
+    from models.training.lr_find import range_test
+    from models.training.tasks import check_tasks
+    from pipeline.loader import Loader
+
+    stage = config.parsed_stages[0]
+    with _values():
+        check_tasks(config.tasks, NETWORKS[network.name].tasks, network.name)
+        check_size(network, stage.size, stage.batch_size // config.accumulate)
+        loss.check_size(stage.size, smallest_scale(network), NETWORKS[network.name].tasks)
+    with Loader(data, loading, device) as loader:
+        _require_backgrounds(network, loader)
+        torch.manual_seed(config.seed)
+        learner = Learner(config, build_network(network), TaskLoss(loss), device)
+        with loader.train(
+            size=stage.size, batch_size=stage.batch_size, start=0, num_steps=finding.steps
+        ) as batches:
+            learner.begin_stage(1)
+            return range_test(learner, batches, finding)
+
+
+@contextmanager
+def _one_voice(ranks: "Ranks") -> Iterator[None]:
+    """What several ranks have to say alike is said by the first that comes to it."""
+    from models.training.distributed import lost_rank
+
+    try:
+        try:
+            yield
+        except RuntimeError as error:
+            if ranks.size > 1 and (found := lost_rank(error)):
+                raise found from error
+            raise
+    except (*REPAIRABLE, Interrupted, TimeIsUp, typer.BadParameter) as error:
+        if ranks.is_first_to_say(str(error)):
+            raise
+        status = {Interrupted: INTERRUPTED, TimeIsUp: 0}.get(type(error), USER_ERROR)
+        sys.exit(status)
 
 
 def _augment(given: str | None, recipe: "Recipe") -> "AugmentConfig | None":

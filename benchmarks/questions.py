@@ -36,6 +36,7 @@ QUESTIONS: Mapping[str, Question] = {
     "augment": Question(about="the cost of augmentation"),
     "order": Question(about="the order's cost, and how well it mixes"),
     "growth": Question(about="memory over many epochs"),
+    "train": Question(about="samples/s of training against the step alone, and waiting for data"),
     "quality": Question(
         about="accuracy and speed of the networks, or of loss pairs",
         options=frozenset({"losses", "data"}),

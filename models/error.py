@@ -1,6 +1,7 @@
 """How training and checkpoints fail, and how a run ends early. Needs no torch.
 
 CheckpointError   a checkpoint cannot be used as asked   one line, exit status 2
+  DamagedError    ... since its bytes are not whole      --resume uses the one before it
 TrainingError     a run cannot start or go on            one line, exit status 2
 Interrupted       Ctrl-C or SIGTERM, after saving        one line, exit status 130
 TimeIsUp          the time limit, after saving           one line, exit status 0
@@ -12,6 +13,10 @@ class CheckpointError(Exception):
 
     The message names the file, says what was found, and ends with the next action.
     """
+
+
+class DamagedError(CheckpointError):
+    """A file is no whole checkpoint of ours; another of its run may be."""
 
 
 class TrainingError(Exception):

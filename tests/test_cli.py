@@ -67,7 +67,7 @@ CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
             name: (TrainConfig, name)
             for name in (
                 "stages", "batch_size", "ema_decay", "seed", "log_every", "checkpoint_every",
-                "tasks", "accumulate", "patience",
+                "tasks", "accumulate", "patience", "keep_every", "max_bad_steps",
             )
         },
         "panels": (TrainConfig, "num_panels"),

@@ -7,7 +7,8 @@ from typing import Any
 
 from models.report.folder import RunFolder, StagePart
 
-_PLACE = ("kind", "step", "samples", "epoch", "stage", "size", "elapsed_s", "bad_samples")
+_PLACE = ("kind", "step", "samples", "epoch", "stage", "size", "elapsed_s", "bad_samples",
+          "bad_steps")  # fmt: skip
 
 
 def stages_table(stages: Sequence[StagePart]) -> Iterator[str]:

@@ -17,8 +17,21 @@ from models.training.schedule import ScheduleConfig
 from models.training.tasks import TASKS
 from models.training.time_limit import parse_duration
 
-FREE_ON_RESUME = ("checkpoint_every", "num_panels", "precision.compile", "time_limit")
-"""Fields a resumed run may change: they decide neither the samples nor the records."""
+FREE_ON_RESUME = (
+    "accumulate",
+    "checkpoint_every",
+    "graph",
+    "histograms",
+    "init_from",
+    "keep_every",
+    "max_bad_steps",
+    "num_panels",
+    "precision.compile",
+    "profile",
+    "time_limit",
+)
+"""Fields a resumed run may change: they decide neither the samples nor the records. `accumulate`
+is among them since the next stage may not fit without; from there on it rounds differently."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +60,9 @@ class TrainConfig:
     the step is that of the whole. BatchNorm's statistics, and terms over the whole batch, are each
     part's own."""
 
+    sync_batchnorm: bool = False
+    """Several GPUs: BatchNorm sees the whole batch, not each rank's share of it; slower."""
+
     precision: PrecisionConfig = field(default_factory=PrecisionConfig)
     """Number format and compilation."""
 
@@ -68,8 +84,28 @@ class TrainConfig:
     checkpoint_every: int = 1000
     """Steps between two checkpoints; besides, one is written at every validation."""
 
-    num_panels: int = 8
+    keep_every: int = 0
+    """Steps between two checkpoints that are kept for good, as step-00001000.pt; 0 keeps none."""
+
+    init_from: str = ""
+    """A checkpoint whose weights the run begins with; empty: random ones. A run that has begun goes
+    on from its own checkpoint."""
+
+    max_bad_steps: int = 10
+    """Steps of the whole run that may be skipped since their loss or gradient was not a finite
+    number; one more ends it."""
+
+    num_panels: int = 32
     """Validation samples drawn after every validation; 0 draws none."""
+
+    histograms: bool = False
+    """TensorBoard gets the distributions of weights and gradients at every validation."""
+
+    graph: bool = False
+    """TensorBoard gets the network's graph; takes a second or two."""
+
+    profile: bool = False
+    """A few steps of the first stage are traced by torch's profiler, for TensorBoard."""
 
     def __post_init__(self) -> None:
         stages = parse_stages(self.stages, self.batch_size)
@@ -83,6 +119,8 @@ class TrainConfig:
         for name, least in (
             ("log_every", 1),
             ("checkpoint_every", 1),
+            ("keep_every", 0),
+            ("max_bad_steps", 0),
             ("num_panels", 0),
             ("accumulate", 1),
             ("patience", 0),

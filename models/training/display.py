@@ -1,13 +1,14 @@
-"""What a run shows while it goes: a live line on a terminal, now and then a plain one elsewhere.
+"""What a run shows while it goes: a live table on a terminal, now and then a plain line elsewhere.
 
-Everything goes to stderr; a row per validation stays, the live line does not.
+The table has a row for each stage: done, running with its bar, rate and time left, or waiting.
+Everything goes to stderr; a row per validation stays, the live table does not.
 """
 
 import time
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from models.training.plan import PlannedStage, RunPlan
 from models.training.tracking import Record
@@ -23,21 +24,36 @@ _HEADER = (
 class Display:
     """Shows the progress of one run."""
 
-    def __init__(self, plan: RunPlan, console: Console | None = None) -> None:
+    def __init__(
+        self, plan: RunPlan, console: Console | None = None, *, is_silent: bool = False
+    ) -> None:
         self._plan = plan
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, quiet=is_silent)
         self._last_plain = -PLAIN_EVERY_S
         self._planned_step = 0
+        self._pixels_per_s = 0.0
         self._has_header = False
+        self._over: set[int] = set()
         self._progress = Progress(
             TextColumn("{task.fields[place]}"),
             BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[news]}"),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            disable=is_silent or not self._console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=plan.num_steps, place="", news="")
+        self._tasks = {
+            stage.number: self._progress.add_task(
+                "",
+                total=stage.last_step - stage.first_step,
+                place=f"stage {stage.number}/{len(plan.stages)}  {stage.size:>3} px",
+                left="",
+                news="waiting",
+            )
+            for stage in plan.stages
+        }
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -55,9 +71,14 @@ class Display:
             )
 
     def advance(self, step: int) -> None:
-        """Move the bar to a step of the plan."""
+        """Move the bars to a step of the plan."""
         self._planned_step = step
-        self._progress.update(self._task, completed=step)
+        for stage in self._plan.stages:
+            if stage.first_step < step and stage.number not in self._over:
+                done = min(step, stage.last_step) - stage.first_step
+                self._progress.update(self._tasks[stage.number], completed=done)
+                if step > stage.last_step:  # in a run that was resumed after it
+                    self._end(stage, "done")
 
     def trained(self, stage: PlannedStage, record: Record) -> None:
         """Show a record of loss and speed."""
@@ -65,13 +86,16 @@ class Display:
             f"stage {stage.number}/{len(self._plan.stages)}, {stage.size} px, "
             f"epoch {record['epoch']:.2f}/{self._plan.epochs:.2f}"
         )
-        news = (
+        self._pixels_per_s = float(record["samples_per_s"]) * stage.size**2
+        speed = (
             f"loss {record['loss']:.4f}, {record['samples_per_s']:,.0f} samples/s, "
-            f"data {record['data_wait_share']:.1%}, {self._time_left(stage, record)} left"
+            f"data {record['data_wait_share']:.1%}"
         )
+        news = f"{speed}, {self._time(self._plan.pixels_left(self._planned_step))} left"
         if bad := record.get("bad_samples"):
             news += f", {bad:,} bad samples"
-        self._progress.update(self._task, place=place, news=news)
+        self._show_times_left()
+        self._progress.update(self._tasks[stage.number], news=speed)
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_plain >= PLAIN_EVERY_S:
             self._last_plain = now
@@ -79,10 +103,13 @@ class Display:
 
     def validating(self, stage: PlannedStage) -> None:
         """Say what the bar waits for."""
-        self._progress.update(self._task, news=f"validating at {stage.size} px")
+        self._progress.update(self._tasks[stage.number], left="", news="validating")
 
     def validated(self, stage: PlannedStage, record: Record, *, is_best: bool) -> None:
         """Add the row of a validation."""
+        if self._planned_step >= stage.last_step:
+            score = f"mask IoU {record['mask_iou']:.4f}" if "mask_iou" in record else "validated"
+            self._end(stage, f"done, {score}")
         if not self._has_header:
             self._has_header = True
             self.say(_HEADER)
@@ -102,14 +129,27 @@ class Display:
         """A line that stays."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _time_left(self, stage: PlannedStage, record: Record) -> str:
+    def compiled(self, stage: PlannedStage, seconds: float) -> None:
+        """Say how long compiling took: the rates leave it out."""
+        self.say(f"stage {stage.number}: compiled for {stage.size} px in {seconds:.1f} s")
+
+    def _end(self, stage: PlannedStage, news: str) -> None:
+        self._over.add(stage.number)
+        self._progress.update(self._tasks[stage.number], left="", news=news)
+
+    def _show_times_left(self) -> None:
+        """Of each stage that is not over."""
+        for stage in self._plan.stages:
+            num_steps = stage.last_step - max(self._planned_step, stage.first_step)
+            if num_steps > 0:
+                pixels = num_steps * stage.batch_size * stage.size**2
+                self._progress.update(self._tasks[stage.number], left=self._time(pixels))
+
+    def _time(self, pixels: int) -> str:
         """By the present rate in pixels: a stage at twice the side takes four times as long."""
-        pixels_per_s = float(record["samples_per_s"]) * stage.size**2
-        if pixels_per_s <= 0:
+        if self._pixels_per_s <= 0:
             return "?"
-        minutes, seconds = divmod(
-            round(self._plan.pixels_left(self._planned_step) / pixels_per_s), 60
-        )
+        minutes, seconds = divmod(round(pixels / self._pixels_per_s), 60)
         hours, minutes = divmod(minutes, 60)
         return f"{hours}:{minutes:02}:{seconds:02}"
 

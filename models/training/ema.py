@@ -19,8 +19,14 @@ class MovingAverage:
         self.decay = decay
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Move towards the weights of `network` after `step` steps; launches, never waits."""
+    def update(self, network: nn.Module, step: int, skipped: torch.Tensor | float = 0.0) -> None:
+        """Move towards the weights of `network` after `step` steps; launches, never waits.
+
+        Args:
+            network: As it is after a step.
+            step: How many steps were made before.
+            skipped: 1 if that step was skipped, which leaves the average as it is, else 0; ().
+        """
         averages: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
         new = network.state_dict()
@@ -31,4 +37,7 @@ class MovingAverage:
             else:
                 average.copy_(new[name])  # BatchNorm's count of batches
         share = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(averages, values, share)
+        # a lerp, but with a share that the device alone knows
+        ways = torch._foreach_sub(values, averages)
+        torch._foreach_mul_(ways, share * (1 - skipped))
+        torch._foreach_add_(averages, ways)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.metrics import Metrics, PublishedFigures
 from models.prediction import Prediction
+from models.training.distributed import ALONE, Ranks
 from models.training.precision import Precision
 from pipeline.batch import Batch, BatchLoader
 
@@ -69,6 +70,7 @@ def evaluate(
     precision: Precision,
     observe: Callable[[Batch, Prediction], None] | None = None,
     published: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Score a network on every validation sample once.
 
@@ -81,6 +83,7 @@ def evaluate(
         precision: How the network computes.
         observe: Called with every batch and its float32 logits; may raise to stop.
         published: Add the reference systems' own figures, defects included.
+        ranks: Who else reads shares of the same batches; all get the metrics of the whole.
 
     Returns:
         `Metrics.compute()`, then `PublishedFigures.compute()` if asked for.
@@ -109,6 +112,9 @@ def evaluate(
                     observe(batch, prediction)
     finally:
         network.train(was_training)
+    for counted in (metrics, figures):
+        if counted is not None:
+            counted.sums.copy_(ranks.total(counted.sums))
     return metrics.compute() | (figures.compute() if figures is not None else {})
 
 

@@ -9,6 +9,9 @@ from models.prediction import Prediction
 from models.training.evaluate import SetFacts
 from pipeline.batch import Batch
 
+FEW_ROWS, MANY_PX = 8, 96
+"""More rows are drawn at this size at most: a picture of 32 at 224 px would be 7,000 px high."""
+
 
 class PanelRows:
     """Collects the first samples of a validation with their predictions.
@@ -52,4 +55,6 @@ class PanelRows:
             mean=facts.pixel_mean,
             std=facts.pixel_std,
             max_rows=len(rows["composite"]),
+            max_px=MANY_PX if len(rows["composite"]) > FEW_ROWS else None,
+            with_errors=True,
         )

@@ -20,8 +20,13 @@ from torch import nn
 
 from models.prediction import Prediction
 
-FORMATS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-COMPILE = ("auto", "on", "off")
+FORMATS = {
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "tf32": torch.float32,
+    "fp32": torch.float32,
+}
+COMPILE = ("auto", "off", "max", "on")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +34,14 @@ class PrecisionConfig:
     """How the network computes."""
 
     dtype: str = "auto"
-    """`bf16`, `fp16` (with a loss scaler), `fp32`, or `auto`: on a GPU bf16 where it has bf16 of
-    its own (Ampere and later), else fp16; on a CPU bf16 where it has instructions for it, else
-    fp32."""
+    """`bf16`, `fp16` (with a loss scaler), `tf32` (fp32, but a GPU rounds factors to 10 bits, also
+    in losses), `fp32`, or `auto`: on a GPU bf16 where it has bf16 of its own (Ampere and later),
+    else fp16; on a CPU bf16 where it has instructions for it, else fp32."""
 
     compile: str = "auto"
-    """`on` or `off`: `torch.compile`, with static shapes, once per stage. `auto`: GPUs only."""
+    """`torch.compile`, with static shapes, once per stage. `auto`: on GPUs; `off`: nowhere; `max`:
+    with kernels tuned by trial, and on a GPU CUDA graphs; `on`: as `auto` on a GPU, on a CPU too
+    (an earlier spelling, kept for the configurations that have it)."""
 
     deterministic: bool = False
     """Only kernels that give the same bits every time; on a CPU they always do."""
@@ -49,14 +56,28 @@ class PrecisionConfig:
 
 
 class Precision:
-    """A `PrecisionConfig` on a device."""
+    """A `PrecisionConfig` on a device.
 
-    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
+    Args:
+        config: What is asked for.
+        device: Where the network computes.
+        allow_graphs: Whether `max` may use CUDA graphs. They keep gradients in memory of their own
+            for one step, which several backward passes to a step, or ranks, would write over.
+    """
+
+    def __init__(
+        self, config: PrecisionConfig, device: torch.device, *, allow_graphs: bool = True
+    ) -> None:
         self.device = device
         self.name = resolved(config, device).dtype
-        self.compiles = config.compile == "on" or (
+        self.compiles = config.compile in ("on", "max") or (
             config.compile == "auto" and device.type == "cuda"
         )
+        self._mode = None
+        if config.compile == "max":
+            self._mode = "max-autotune-no-cudagraphs"
+            if device.type == "cuda" and allow_graphs:
+                self._mode = "max-autotune"
         if config.deterministic:
             # cuBLAS reads it when the device is first used; torch refuses kernels without it
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -64,6 +85,9 @@ class Precision:
         if device.type == "cuda":
             # shapes are static within a stage; but what is fastest differs from run to run
             torch.backends.cudnn.benchmark = not config.deterministic
+            # torch rounds in convolutions unless told not to: fp32 would not be what it says
+            torch.backends.cudnn.allow_tf32 = self.name == "tf32"
+            torch.backends.cuda.matmul.allow_tf32 = self.name == "tf32"
 
     def place(self, network: nn.Module) -> nn.Module:
         """Move a network to the device, channels-last, in float32."""
@@ -78,7 +102,7 @@ class Precision:
         """The network as it is to be called for one size; shares the weights of `network`."""
         if not self.compiles:
             return network
-        return cast("nn.Module", torch.compile(network, dynamic=False))
+        return cast("nn.Module", torch.compile(network, dynamic=False, mode=self._mode))
 
     def forget_compiled(self) -> None:
         """Drop what was compiled for an earlier size.
@@ -93,6 +117,8 @@ class Precision:
     ) -> Prediction:
         """Forward pass under autocast; the logits come back in float32."""
         dtype = FORMATS[self.name]
+        if self._mode == "max-autotune":
+            torch.compiler.cudagraph_mark_step_begin()  # the last step's outputs are done with
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
             prediction: Prediction = network(background, composite)
         return prediction.apply(torch.Tensor.float)

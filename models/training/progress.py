@@ -30,6 +30,9 @@ class Progress:
     num_records: int = 0
     """Records written to `metrics.jsonl`."""
 
+    bad_steps: int = 0
+    """Steps skipped since their loss or gradient was not a finite number, as far as recorded."""
+
     elapsed_s: float = 0.0
     """Time spent in this run so far, validation and checkpoints included, pauses not."""
 

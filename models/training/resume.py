@@ -1,11 +1,70 @@
-"""What a checkpoint must have in common with the run that wants to go on from it."""
+"""Which checkpoint a run goes on from, and what the two must have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from models.error import CheckpointError
+from models.checkpoint import LAST, checkpoints_of, read_checkpoint
+from models.error import CheckpointError, DamagedError
 from models.training.config import FREE_ON_RESUME, differences
+
+DAMAGED = "damaged.pt"
+"""What a damaged `last.pt` is renamed to, so that no save takes it for the one before."""
+
+
+def newest_whole(run_dir: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """Read the newest checkpoint of a run that is whole.
+
+    Args:
+        run_dir: The run folder, with a checkpoint in it.
+        say: Told in one line of what was damaged, and of what is used in its place.
+
+    Returns:
+        Its path, and what `read_checkpoint` returned.
+
+    Raises:
+        DamagedError: None is whole.
+        CheckpointError: The newest whole one is of another version.
+    """
+    paths = checkpoints_of(run_dir)
+    faults: list[str] = []
+    for path in paths:
+        try:
+            state = read_checkpoint(path)
+        except DamagedError as error:
+            faults.append(str(error).partition(";")[0])
+            continue
+        if faults:
+            say(f"{'; '.join(faults)}; going on from {path} instead, "
+                f"at step {state['progress']['step']:,}")  # fmt: skip
+        if paths[0] != path and paths[0].name == LAST:
+            paths[0].replace(run_dir / DAMAGED)
+        return path, state
+    msg = (
+        f"no checkpoint in {run_dir} is whole ({'; '.join(faults)}); restore one from a copy, or "
+        "train anew into another folder"
+    )
+    raise DamagedError(msg)
+
+
+def check_same_network(path: Path, state: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse to begin with the weights of another network.
+
+    Args:
+        path: The checkpoint, for the message.
+        state: What `read_checkpoint` returned.
+        config: The whole configuration of the run that wants its weights.
+
+    Raises:
+        CheckpointError: The networks differ; the message spells it.
+    """
+    there, here = (found.get("network", {}) for found in (state["config"], config))
+    if faults := differences(there, here, "network."):
+        msg = (
+            f"{path} holds another network ({'; '.join(faults)}); ask for that network, or leave "
+            "out --init-from"
+        )
+        raise CheckpointError(msg)
 
 
 def check_resumable(

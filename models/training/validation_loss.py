@@ -5,6 +5,7 @@ from torch import Tensor
 
 from models.losses import TaskLoss
 from models.prediction import Prediction
+from models.training.distributed import ALONE, Ranks
 from pipeline.batch import Batch
 
 NAMES = ("loss", "mask_loss", "depth_loss")
@@ -29,9 +30,9 @@ class ValidationLoss:
         row = torch.stack([*(weight * loss for loss in losses), weight]).double()
         self._sums = row if self._sums is None else self._sums + row
 
-    def means(self) -> dict[str, float]:
-        """Means over the samples' weights; waits for the device. Empty if nothing was added."""
+    def means(self, ranks: Ranks = ALONE) -> dict[str, float]:
+        """Means over the weights of all ranks' samples; waits for the device. Empty without any."""
         if self._sums is None:
             return {}
-        *sums, weight = self._sums.tolist()
+        *sums, weight = ranks.total(self._sums).tolist()
         return {name: total / max(weight, 1e-9) for name, total in zip(NAMES, sums, strict=True)}

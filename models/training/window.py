@@ -11,27 +11,29 @@ NAMES = ("loss", "mask_loss", "depth_loss", "grad_norm")
 
 
 class Window:
-    """Means of losses and gradient norms over steps, and how many steps were not finite."""
+    """Means of losses and gradient norms over those steps that were not skipped."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(len(NAMES) + 1, device=device)
         self._num_steps = 0
 
-    def add(self, losses: Losses, grad_norm: Tensor) -> None:
-        """Add a step; launches, never waits."""
-        # a gradient that is not finite has spoilt the weights before any loss can show it
-        bad = (~torch.isfinite(losses.total + grad_norm)).float()
-        self._sums += torch.stack([*losses, grad_norm, bad]).detach()
-        self._num_steps += 1
+    def add(self, losses: Losses, grad_norm: Tensor, bad: Tensor) -> None:
+        """Add a step; launches, never waits.
 
-    def num_bad_steps(self) -> int:
-        """Steps whose loss or gradient was not a finite number; waits for the device."""
-        return int(self._sums[-1])
+        Args:
+            losses: () each.
+            grad_norm: (), of all gradients together.
+            bad: () 1 where the step was skipped, else 0.
+        """
+        values = torch.stack([*losses, grad_norm]).detach()
+        self._sums[:-1] += torch.where(bad.bool(), 0.0, values)
+        self._sums[-1] += bad
+        self._num_steps += 1
 
     def take(self) -> dict[str, float]:
         """The means, and begin anew; waits for the device. Zeros if no step was added."""
-        sums = self._sums.tolist()[:-1]
-        num_steps = max(1, self._num_steps)
+        *sums, num_skipped = self._sums.tolist()
+        num_steps = max(1, self._num_steps - num_skipped)
         means = {name: total / num_steps for name, total in zip(NAMES, sums, strict=True)}
         self._sums.zero_()
         self._num_steps = 0

@@ -57,3 +57,24 @@ def test_each_column_has_a_title_that_stays_inside_it() -> None:
 def test_values_outside_0_to_1_and_half_precision_are_drawn() -> None:
     image = np.asarray(panel(None, flat(-3.0, 7.0, 0.5).bfloat16(), None, None, None, None))
     np.testing.assert_array_equal(cell(image, 0, 0)[0, 0], (0, 255, 128))
+
+
+def test_an_error_is_the_distance_from_the_truth_beside_its_prediction() -> None:
+    """Depth's is drawn four times as bright: 0.6 against 0.7 are 0.4."""
+    composite, mask, depth = flat(0.0, 0.0, 0.0), flat(0.2), flat(0.6)
+    image = np.asarray(panel(None, composite, mask, depth, flat(0.8), flat(0.7), with_errors=True))
+    found = [int(cell(image, 1, column)[5, 5, 0]) for column in range(7)]
+    assert found == [0, 51, 204, 153, 153, 178, 102]
+    assert panel(None, composite, None, depth, flat(0.8), flat(0.7), with_errors=True).width == (
+        GAP_PX + 5 * (SIZE + GAP_PX)
+    )
+
+
+def test_large_images_are_drawn_smaller_by_their_mean() -> None:
+    """A chess board of single pixels becomes its mean grey; small images stay as they are."""
+    board = torch.arange(SIZE).view(1, 1, 1, SIZE) + torch.arange(SIZE).view(1, 1, SIZE, 1)
+    composite = (board % 2).float().expand(1, 3, SIZE, SIZE)
+    image = panel(None, composite, None, None, None, None, max_px=SIZE // 2)
+    assert image.size == (SIZE // 2 + 2 * GAP_PX, TITLE_PX + SIZE // 2 + 2 * GAP_PX)
+    assert abs(int(np.asarray(image)[TITLE_PX + GAP_PX + 3, GAP_PX + 3, 0]) - 128) <= 1
+    assert panel(None, composite, None, None, None, None, max_px=SIZE).width == SIZE + 2 * GAP_PX

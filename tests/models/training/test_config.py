@@ -111,8 +111,8 @@ def test_a_value_out_of_range_is_refused(changes, message):
         (OptimizerConfig, {"nesterov": True}, "nesterov is sgd's, and needs momentum"),
         (OptimizerConfig, {"name": "adamm"}, "optimizer 'adamm' is not known; choose one of adamw"),
         (OptimizerConfig, {"decay": "no"}, "optimizer decay 'no' is not known; choose one of conv"),
-        (PrecisionConfig, {"dtype": "half"}, "choose one of auto, bf16, fp16, fp32"),
-        (PrecisionConfig, {"compile": "yes"}, "choose one of auto, on, off"),
+        (PrecisionConfig, {"dtype": "half"}, "choose one of auto, bf16, fp16, tf32, fp32"),
+        (PrecisionConfig, {"compile": "yes"}, "choose one of auto, off, max, on"),
     ],
 )
 def test_a_part_out_of_range_is_refused(kind, changes, message):

@@ -13,10 +13,11 @@ from models.training.learner import Learner, parts_of
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
+from models.training.speed import MEASURED
 from models.training.tasks import check_tasks
 from models.training.time_limit import ENDING_S, TimeLimit
 
-TIMINGS = ("elapsed_s", "samples_per_s", "images_per_s", "data_wait_share")
+TIMINGS = ("elapsed_s", *MEASURED)
 SGD = OptimizerConfig(name="sgd", lr=0.05, nesterov=True, clip_norm=0, clip_value=0.01)
 FP32 = PrecisionConfig(dtype="fp32")
 FALLING = ScheduleConfig(name="plateau", patience=0, threshold=0.9, factor=0.5, warmup=0)

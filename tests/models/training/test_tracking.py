@@ -3,9 +3,12 @@ import json
 import tomllib
 
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from models.error import TrainingError
 from models.training.config import TrainConfig, from_dict
@@ -130,3 +133,104 @@ def test_a_validation_leaves_a_row_beside_its_baseline(terminal):
     assert len(rows) == 2
     assert all("0.9876 (0.4321)" in row for row in rows)
     assert ["best" in row for row in rows] == [True, False]
+
+
+def board_of(trainer):
+    return EventAccumulator(
+        str(trainer.run_dir / "tensorboard"), size_guidance={"histograms": 0, "images": 0}
+    ).Reload()
+
+
+def test_tensorboard_shows_what_a_run_measures_by_step_and_by_epoch(make_trainer):
+    trainer = make_trainer(log_every=1)
+    trainer.run()
+    board = board_of(trainer)
+    shown = {tag: [event.step for event in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
+    by_step = ("loss", "mask_loss", "depth_loss", "lr", "samples_per_s", "images_per_s", "step_s",
+               "data_wait_share", "memory_bytes", "mfu")  # fmt: skip
+    assert all(shown[f"train/{name}"] == list(range(1, 9)) for name in by_step)
+    by_epoch = ("loss", "mask_loss", "depth_loss", "mask_iou", "depth_rmse")
+    assert all(shown[f"validation/{name}"] == [3, 4, 8] for name in by_epoch)
+
+
+def test_hyper_parameters_stand_beside_the_final_metrics(make_trainer):
+    """In the run's own folder, so that TensorBoard shows one run and not two."""
+    trainer = make_trainer()
+    scores = trainer.run()
+    board = board_of(trainer)
+    content = board.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    start = HParamsPluginData.FromString(content).session_start_info
+    assert start.hparams["train.optimizer.lr"].number_value == pytest.approx(0.01)
+    assert start.hparams["train.stages"].string_value == "8:1.5,12:1"
+    assert start.hparams["network.name"].string_value == "tiny"
+    (final,) = board.Scalars("final/mask_iou")
+    assert final.value == pytest.approx(scores["mask_iou"])
+    assert [
+        path.name for path in (trainer.run_dir / "tensorboard").iterdir() if path.is_dir()
+    ] == []
+
+
+def test_distributions_come_with_each_validation_if_asked_for(make_trainer):
+    asked, plain = make_trainer("asked", histograms=True), make_trainer("plain")
+    asked.run()
+    plain.run()
+    board = board_of(asked)
+    for tag in ("weights/body.0.weight", "gradients/body.0.weight", "gradients/head.bias"):
+        found = board.Histograms(tag)
+        assert [event.step for event in found] == [3, 4, 8]
+    weights = asked.learner.network.body[0].weight.detach()
+    last = board.Histograms("weights/body.0.weight")[-1].histogram_value
+    assert last.num == weights.numel()
+    assert (last.min, last.max) == pytest.approx((float(weights.min()), float(weights.max())))
+    assert board_of(plain).Tags()["histograms"] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_the_graph_is_drawn_if_asked_for_and_changes_nothing(make_trainer):
+    asked, plain = make_trainer("asked", graph=True), make_trainer("plain")
+    asked.run()
+    plain.run()
+    board = board_of(asked)
+    assert any("Conv2d" in node.name for node in graph_of(board).node)
+    assert not board_of(plain).Tags()["graph"]
+    ends = [run.learner.network.state_dict() for run in (asked, plain)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def graph_of(board):
+    return GraphDef.FromString(board.Graph().SerializeToString())
+
+
+DONE = "done, mask IoU 0.9876"
+
+
+def table(*steps):
+    """What the live table says after records at these steps, row by row."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    with Display(PLAN, console) as display:
+        for step in steps:
+            stage = PLAN.stages[step > 10]
+            display.advance(step)
+            display.trained(stage, {**TRAINED, "step": step, "epoch": step / 10})
+            if step == stage.last_step:
+                display.validating(stage)
+                display.validated(stage, {**VALIDATED, "step": step}, is_best=True)
+        return [
+            (task.completed, task.total, task.fields["left"], task.fields["news"].split(", 10")[0])
+            for task in display._progress.tasks
+        ]
+
+
+def test_the_table_has_a_row_for_each_stage():
+    """10 samples/s at 8 px: 5 steps of 10 take 5 s, and 10 steps at 16 px four times 10 s."""
+    assert table(5) == [(5, 10, "0:00:05", "loss 0.2500"), (0, 10, "0:00:40", "waiting")]
+
+
+def test_a_stage_that_is_over_shows_its_score_and_the_next_one_runs():
+    """10 samples/s at 16 px now: 8 steps of 10 are left, and take 8 s."""
+    assert table(5, 10, 12) == [(10, 10, "", DONE), (2, 10, "0:00:08", "loss 0.2500")]
+    assert table(10)[0] == (10, 10, "", DONE)
+
+
+def test_a_stage_that_was_over_before_a_resume_is_done():
+    assert table(12)[0] == (10, 10, "", "done")

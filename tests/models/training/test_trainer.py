@@ -14,10 +14,11 @@ from models.training.evaluate import SetFacts
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
+from models.training.speed import MEASURED
 
 NUM_STEPS = 8
 SAMPLES_BEFORE_STEP = (0, 4, 8, 12, 16, 19, 22, 25)
-TIMINGS = ("elapsed_s", "samples_per_s", "images_per_s", "data_wait_share")
+TIMINGS = ("elapsed_s", *MEASURED)
 
 
 class PowerFailureError(Exception):
@@ -123,6 +124,7 @@ def test_a_run_folder_holds_what_is_promised(undisturbed):
     assert names == {
         "config.toml",
         "last.pt",
+        "previous.pt",
         "best.pt",
         "metrics.jsonl",
         "tensorboard",
@@ -274,22 +276,6 @@ def test_resume_with_another_configuration_spells_the_difference(make_trainer, u
         CheckpointError, match=r"train\.batch_size: '4,3' there, '5' here; train\.seed"
     ):
         make_trainer("undisturbed", batch_size="5", seed=6).run(resume=True)
-
-
-def test_a_loss_that_is_not_finite_ends_the_run_before_it_is_saved(make_trainer, loader):
-    """The weights of the last checkpoint are those from before, and finite."""
-    trainer = make_trainer(loader=loader, stages="8:2", batch_size="2", checkpoint_every=2)
-
-    def poison(begin):
-        if begin == 12:
-            loader.depth.fill_(float("nan"))
-
-    loader.on_train = poison
-    with pytest.raises(TrainingError, match="not a finite number in 2 of the steps up to 8"):
-        trainer.run()
-    state = read_checkpoint(trainer.run_dir / "last.pt")
-    assert state["progress"]["step"] == 6
-    assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
 
 def test_bad_samples_are_in_every_record_and_survive_a_resume(make_trainer, loader):

@@ -6,7 +6,7 @@ from typing import Any
 
 from models.checkpoint import LAST, checkpoints_of, read_checkpoint
 from models.error import CheckpointError, DamagedError
-from models.training.config import FREE_ON_RESUME, differences
+from models.training.config import FREE_ON_RESUME, TrainConfig, differences
 
 DAMAGED = "damaged.pt"
 """What a damaged `last.pt` is renamed to, so that no save takes it for the one before."""
@@ -95,9 +95,11 @@ def check_resumable(
             "as it was started with, or --out another folder"
         )
         raise CheckpointError(msg)
+    # a version that knew fewer options ran with what are the others' defaults now
+    train = _filled(state["config"].get("train", {}), TrainConfig().to_dict())
     faults = [
         fault
-        for fault in differences(state["config"], config)
+        for fault in differences({**state["config"], "train": train}, config)
         if not fault.startswith(tuple(f"train.{name}:" for name in FREE_ON_RESUME))
     ]
     if network := [fault for fault in faults if fault.startswith("network.")]:
@@ -112,3 +114,14 @@ def check_resumable(
             "give the options it was started with, or --out another folder"
         )
         raise CheckpointError(msg)
+
+
+def _filled(stored: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the defaults of what it does not mention."""
+    filled = dict(stored)
+    for key, default in defaults.items():
+        if key not in stored:
+            filled[key] = default
+        elif isinstance(default, Mapping) and isinstance(stored[key], Mapping):
+            filled[key] = _filled(stored[key], default)
+    return filled

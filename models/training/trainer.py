@@ -206,7 +206,9 @@ class Trainer:
             self.learner.predictor(),
             self.loader,
             size=stage.size,
-            batch_size=stage.batch_size,
+            # no larger than what a training step computes at once
+            batch_size=self.ranks.size
+            * max(1, stage.batch_size // self.ranks.size // self.config.accumulate),
             facts=self.facts,
             precision=self.learner.precision,
             observe=observe,

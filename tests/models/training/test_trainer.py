@@ -3,6 +3,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from models.training.ema import MovingAverage
 from models.training.evaluate import SetFacts
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
+from models.training.resume import check_resumable
 from models.training.schedule import ScheduleConfig
 from models.training.speed import MEASURED
 
@@ -276,6 +278,19 @@ def test_resume_with_another_configuration_spells_the_difference(make_trainer, u
         CheckpointError, match=r"train\.batch_size: '4,3' there, '5' here; train\.seed"
     ):
         make_trainer("undisturbed", batch_size="5", seed=6).run(resume=True)
+
+
+def test_a_checkpoint_that_knows_fewer_options_ran_with_their_defaults(undisturbed):
+    state = {"config": {**undisturbed.sections}, "set": undisturbed.facts.record()}
+    train = {**undisturbed.sections["train"]}
+    train.pop("accumulate")
+    train["optimizer"] = {"lr": train["optimizer"]["lr"]}
+    state["config"]["train"] = train
+    same = {"config": undisturbed.sections, "fingerprint": undisturbed.facts.fingerprint}
+    check_resumable(Path("last.pt"), state, **same)
+    train["patience"] = 7
+    with pytest.raises(CheckpointError, match=r"train\.patience: 7 there, 0 here"):
+        check_resumable(Path("last.pt"), state, **same)
 
 
 def test_bad_samples_are_in_every_record_and_survive_a_resume(make_trainer, loader):

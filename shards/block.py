@@ -205,7 +205,7 @@ class BlockMaker:
         try:
             for part, begin in enumerate(begins.tolist()):
                 content = bytes(view[begin : begin + sizes[part]])
-                if is_plain:  # its header was read with all the others
+                if is_plain and look != "header":  # decoding shows the rest
                     header = self._plain[part]
                     images.append(image_as_is(content, header, header.channels, crcs[part], look))
                 else:

@@ -147,7 +147,7 @@ def trained(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_leaves_what_it_promises(trained: Path) -> None:
     found = {path.name for path in trained.iterdir()}
     assert found == {
-        "config.toml", "last.pt", "best.pt", "metrics.jsonl", "tensorboard", "panels"
+        "config.toml", "last.pt", "previous.pt", "best.pt", "metrics.jsonl", "tensorboard", "panels"
     }  # fmt: skip
     assert {path.suffix for path in (trained / "panels").iterdir()} == {".png"}
 

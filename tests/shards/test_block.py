@@ -169,3 +169,23 @@ def test_a_source_that_changes_while_it_is_read_is_rejected_by_name(
     assert 0 < len(found["samples"]) < 24
     assert len(found["rejected"]) == 24 - len(found["samples"])
     assert all("bg_fg" in line["member"] for line in found["rejected"])
+
+
+@pytest.mark.parametrize(("check", "is_refused"), [("none", False), ("headers", True)])
+def test_damaged_tables_before_the_first_scan_are_seen_by_who_checks_headers(
+    check: str,
+    is_refused: bool,
+    tiny: dict[str, bytes],
+    forged: type[Any],
+    pack: Callable[..., bytes],
+    tmp_path: Path,
+) -> None:
+    members = []
+    for name, content in tiny.items():
+        at = content.find(b"\xff\xc4") + 5  # how many codes have one bit, in the first table
+        harmed = content[:at] + b"\xff" + content[at + 1 :] if "/bg_fg/" in name else content
+        members.append(forged(name.encode(), harmed))
+    path = tmp_path / "source.zip"
+    path.write_bytes(pack(members))
+    found = blocks(shard_task(path, check), 24, one_by_one=False)[0]
+    assert len(found["rejected"]) == (24 if is_refused else 3)  # three are counted: decoded

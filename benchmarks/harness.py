@@ -1,7 +1,9 @@
 """How things are measured here: in turns, repeated, medians, the circumstances written down.
 
 Machines are shared and noisy. So contenders take turns within one run, the first turn of each is
-thrown away, and what is quoted is the median rate and the median of ratios turn by turn.
+thrown away, and what is quoted is the median rate and the median of ratios turn by turn. A turn
+begins when the one before has let go of the processors: loaders go on filling their queues for a
+while, which cost whoever came next up to half of its rate.
 """
 
 import json
@@ -19,6 +21,8 @@ from typing import Any
 
 _PACKAGES = ("torch", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "simplejpeg", "numpy",
              "pillow", "webdataset")  # fmt: skip
+
+_SETTLED_WITHIN_S, _LOOK_EVERY_S, _IDLE_SHARE = 3.0, 0.1, 0.2
 
 _BATCHES_AT_ONCE = 4  # worker processes deliver in bursts; a clock that stops within one lies
 
@@ -97,6 +101,7 @@ def take_turns(
         for name, run in contenders.items():
             if name in failures:
                 continue
+            settle()
             try:
                 rate = run()
             except CannotRun as error:
@@ -112,6 +117,34 @@ def take_turns(
             failure=failures.get(name, ""), role=_role(name, peers))
         for name, found in rates.items()
     ]  # fmt: skip
+
+
+def settle(limit_s: float = _SETTLED_WITHIN_S) -> float:
+    """Wait until the processors idle; returns the seconds it took.
+
+    Args:
+        limit_s: Wait no longer: somebody else may be at work.
+    """
+    began = time.perf_counter()
+    before = _processor_times()
+    while before is not None and (waited := time.perf_counter() - began) < limit_s:
+        time.sleep(_LOOK_EVERY_S)
+        now = _processor_times()
+        if now is None or now[0] - before[0] <= _IDLE_SHARE * (now[1] - before[1]):
+            return waited
+        before = now
+    return time.perf_counter() - began
+
+
+def _processor_times() -> tuple[int, int] | None:
+    """Ticks that all processors worked, and all ticks; None where the system does not tell."""
+    try:
+        first = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+    except OSError:
+        return None
+    ticks = [int(word) for word in first.split()[1:9]]
+    idle = ticks[3] + ticks[4]  # waiting for a disk is no work
+    return sum(ticks) - idle, sum(ticks)
 
 
 def _role(name: str, peers: Collection[str]) -> str:

@@ -17,7 +17,13 @@ RESULTS = Path(__file__).parent / "results"
 
 def table() -> str:
     """The figures as Markdown."""
-    parts = (_demo(_newest("demo")), _convert(_newest("convert")), _loader(_newest("loader")))
+    parts = [
+        _demo(_newest("demo")),
+        _convert(_newest("convert")),
+        _loader(_newest("loader")),
+    ]
+    if list(RESULTS.glob("quality_*.json")):
+        parts.append(_quality(_newest("quality")))
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
@@ -95,6 +101,29 @@ def _loader(found: Mapping[str, Any]) -> list[str]:
     if cached:
         lines += ["", "Later epochs, gathered from the cache of decoded samples:", ""]
         lines += _grid({title.removesuffix(", cached"): rows for title, rows in cached.items()})
+    return lines
+
+
+def _quality(found: Mapping[str, Any]) -> list[str]:
+    (size, rows), budget = next(iter(found["tables"].items())), found["configuration"]["budgets"][0]
+    free = rows[0]
+    lines = [
+        f"`maskdepth bench quality --data {found['configuration']['data']}`: every network trained "
+        f"alike on {budget['samples']:,} samples of {size}, objects held out; samples/s of a "
+        f"training step ({_where(found)}). Free baselines: IoU {free['baseline_mask_iou']:.3f}, "
+        f"RMSE {free['baseline_depth_rmse']:.4f}.",
+        "",
+        "| | parameters | mask IoU | boundary F | depth RMSE | delta 1 | samples/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{row[key]:.{digits}f}" if key in row else ""
+                 for key, digits in (("mask_iou", 3), ("mask_boundary_f", 3), ("depth_rmse", 4),
+                                     ("depth_delta1", 3))]  # fmt: skip
+        lines.append(
+            f"| {row['name']} | {row['parameters']:,} | {' | '.join(cells)} "
+            f"| {row['samples_per_s']:,.0f} |"
+        )
     return lines
 
 

@@ -14,6 +14,7 @@ from benchmarks.harness import (
     rate_of,
     report,
     result,
+    settle,
     take_turns,
 )
 
@@ -30,6 +31,39 @@ def test_contenders_take_turns_and_the_first_turn_is_thrown_away() -> None:
     assert called == ["a", "b"] * 4
     assert rows[0].median == 2.0
     assert rows[0].ratio(rows[1]) == 2.0, "the median of the ratios 1, 2, 3"
+
+
+def test_every_turn_waits_until_the_one_before_has_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("benchmarks.harness.settle", lambda: told.append("settled") or 0.0)
+    take_turns({"a": lambda: told.append("a") or 1.0, "b": lambda: told.append("b") or 1.0}, 1)
+    assert told == ["settled", "a", "settled", "b"] * 2
+
+
+@pytest.mark.parametrize(
+    ("busy", "looks"), [([0.9, 0.5, 0.1, 0.9], 3), ([0.0], 1), ([0.9] * 40, None)]
+)
+def test_settling_ends_with_the_first_idle_look_or_with_patience(
+    monkeypatch: pytest.MonkeyPatch, busy: list[float], looks: int | None
+) -> None:
+    ticks, taken = [(0, 0)], 0
+
+    def times() -> tuple[int, int]:
+        nonlocal taken
+        if taken:
+            worked = int(100 * busy[taken - 1])
+            ticks.append((ticks[-1][0] + worked, ticks[-1][1] + 100))
+        taken += 1
+        return ticks[-1]
+
+    monkeypatch.setattr("benchmarks.harness._processor_times", times)
+    monkeypatch.setattr("benchmarks.harness._LOOK_EVERY_S", 0.001)
+    waited = settle(limit_s=0.02)
+    if looks is None:
+        assert 0.02 <= waited < 1
+    else:
+        assert taken == looks + 1
+        assert waited < 1
 
 
 def test_a_contender_that_fails_is_a_row_with_its_reason(

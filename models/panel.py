@@ -50,7 +50,9 @@ def panel(
     Returns:
         An RGB image of (columns x (W + 4) + 4) x (14 + rows x (H + 4) + 4) pixels.
     """
-    colour = (_restore(images, mean, std) for images in (background, composite))
+    colour = (
+        None if images is None else restore(images, mean, std) for images in (background, composite)
+    )
     columns = dict(zip(("background", "composite"), colour, strict=True))
     columns |= {
         "mask": mask,
@@ -83,11 +85,8 @@ def panel(
     return canvas
 
 
-def _restore(
-    images_N3HW: Tensor | None, mean: Sequence[float], std: Sequence[float]
-) -> Tensor | None:
-    if images_N3HW is None:
-        return None
+def restore(images_N3HW: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Normalised images as the float32 values in [0, 1] that they were made from."""
     mean_311, std_311 = (
         torch.tensor(values, device=images_N3HW.device).view(3, 1, 1) for values in (mean, std)
     )

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models.panel import panel
+from models.panel import panel, restore
 from models.prediction import Prediction
 
 PANEL_ROWS = 8
@@ -256,10 +256,7 @@ def predict_set(
 
 def restore_pixels(images_N3SS: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Normalised images as the (N, 3, S, S) uint8 they were made from, exactly."""
-    mean_311, std_311 = (
-        torch.tensor(values, device=images_N3SS.device).view(3, 1, 1) for values in (mean, std)
-    )
-    levels = (images_N3SS.float() * std_311 + mean_311) * 255
+    levels = restore(images_N3SS, mean, std) * 255
     return levels.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from models.losses.depth import gradient, silog
 from models.losses.overlap import batch_dice, dice, iou
 from models.losses.pixels import batch_rmse, bce, charbonnier, l1, mse, rmse
-from models.losses.similarity import SCALE_EXPONENTS, Kernel, dssim, ms_ssim, ssim
+from models.losses.similarity import SCALE_EXPONENTS, dssim, ms_ssim, ssim
+from models.ssim import Kernel
 
 Value = int | float | str
 

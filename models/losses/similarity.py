@@ -1,21 +1,13 @@
 """Losses by structural similarity in a moving window: logits and target in, (N,) losses out.
 
 They compare after the sigmoid, with a data range of 1, where the window lies wholly inside the
-image. The images go in as channels of a single one: as a batch of one-channel images the same
-convolutions take 19 times as long on a CPU (207 against 11 ms forward and backward, 64 images of
-96 px, one core), a third of a whole training step. The library's public functions would average
-over channels, hence `_ssim`. Shapes: N images of H x W pixels, C channels.
+image (`models/ssim.py`). Shapes: N images of H x W pixels, C channels.
 """
 
-from typing import Literal
-
-import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-from pytorch_msssim.ssim import _ssim
 from torch import Tensor
 
-SIGMA_PX = 1.5
-"""Of Gaussian windows of every size, as in the paper and in the reference systems."""
+from models.ssim import Kernel, compare
 
 SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """MS-SSIM's exponents, finest scale first: Wang et al. 2003, by experiments with people."""
@@ -23,8 +15,6 @@ SCALE_EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 LEAST_SIMILARITY = 1e-4
 """MS-SSIM multiplies powers below 1 of its scales' similarities: at 0 one would take the others'
 gradient away, and near 0 its own would be huge."""
-
-Kernel = Literal["gaussian", "box"]
 
 
 def ssim(
@@ -39,7 +29,7 @@ def ssim(
         kernel: How the window weighs its pixels: "gaussian" (sigma 1.5 px) or "box" (all alike).
     """
     prediction, target = _as_channels(logits_NCHW.sigmoid()), _as_channels(target_NCHW)
-    similarity, _ = _compare(prediction, target, window, kernel)
+    similarity, _ = compare(prediction, target, window, kernel)
     return 1 - _image_mean(similarity, logits_NCHW)
 
 
@@ -67,28 +57,12 @@ def ms_ssim(
     product = prediction.new_ones(())
     *finer, coarsest = SCALE_EXPONENTS
     for exponent in finer:
-        _, contrast = _compare(prediction, target, window, kernel)
+        _, contrast = compare(prediction, target, window, kernel)
         product = product * contrast.clamp(min=LEAST_SIMILARITY) ** exponent
         prediction, target = _halved(prediction), _halved(target)
-    similarity, _ = _compare(prediction, target, window, kernel)
+    similarity, _ = compare(prediction, target, window, kernel)
     product = product * similarity.clamp(min=LEAST_SIMILARITY) ** coarsest
     return 1 - _image_mean(product, logits_NCHW)
-
-
-def _compare(one: Tensor, other: Tensor, window: int, kernel: Kernel) -> tuple[Tensor, Tensor]:
-    """Similarity, and that of contrast and structure alone: (1, channels) each."""
-    # the library would warn and leave the blur out
-    assert min(one.shape[-2:]) >= window, "Term.check_size comes first"
-    # made on the device: a copy from the host would wait for it at every step
-    if kernel == "box":
-        weights = one.new_full((window,), 1 / window)
-    else:
-        offsets = torch.arange(window, device=one.device) - window // 2
-        weights = torch.softmax(-offsets.to(one.dtype).square() / (2 * SIGMA_PX**2), 0)
-    similarity, contrast = _ssim(
-        one, other, data_range=1.0, win=weights.expand(one.shape[1], 1, 1, window)
-    )
-    return similarity, contrast
 
 
 def _halved(images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.metrics.mask import overlap_union_iou
 from models.predict import Maps, PixelPredictor, SetBatch, restore_pixels
 
 Pixels = npt.NDArray[np.uint8]
@@ -179,17 +180,9 @@ def _score(
         mask=mask,
         depth=depth,
         maps=maps,
-        ious=None if maps.mask is None else _ious(maps.mask, mask),
+        ious=None if maps.mask is None else overlap_union_iou(maps.mask > 0.5, mask >= 0.5)[2],
         errors=None if maps.depth is None else (maps.depth - depth).square().mean((1, 2, 3)).sqrt(),
     )
-
-
-def _ious(predicted_N1SS: Tensor, truth_N1SS: Tensor) -> Tensor:
-    """(N,) overlap of both masks at 0.5; two empty ones agree."""
-    predicted, truth = predicted_N1SS > 0.5, truth_N1SS >= 0.5
-    overlap = (predicted & truth).flatten(1).sum(1).double()
-    union = (predicted | truth).flatten(1).sum(1).double()
-    return torch.where(union > 0, overlap / union.clamp(min=1), 1.0)
 
 
 def _colour(pixels_3SS: Tensor) -> Pixels:

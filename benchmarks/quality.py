@@ -21,19 +21,16 @@ from typing import Any
 
 import torch
 
+from benchmarks.contest import Entry, make_set, trainer_of
 from benchmarks.harness import environment, report, take_turns
 from models.losses import LossConfig, TaskLoss
 from models.registry import NETWORKS, NetworkConfig, build_network
 from models.training.config import TrainConfig
 from models.training.evaluate import facts_of
 from models.training.learner import Learner
-from models.training.trainer import Trainer
 from pipeline.augment import read_augment
 from pipeline.batch import Batch
 from pipeline.loader import Loader, LoaderConfig
-from shards.convert import convert
-from shards.options import ConvertConfig
-from shards.synth import SynthConfig, synthesise
 
 BATCH = 32
 LOSS_PAIRS = (
@@ -67,15 +64,6 @@ class Budget:
     samples: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One network and what it is trained for."""
-
-    name: str
-    network: NetworkConfig
-    loss: LossConfig
-
-
 def run(*, quick: bool, losses: bool, data: Path | None, json_path: Path | None) -> dict[str, Any]:
     """Train, validate and print.
 
@@ -88,7 +76,7 @@ def run(*, quick: bool, losses: bool, data: Path | None, json_path: Path | None)
     tables: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        set_path = _make_set(folder, data, 400 if quick else 4_000)
+        set_path = make_set(folder, 400 if quick else 4_000, data)
         for budget in budgets:
             rows = _train_all(entries, set_path, budget, folder / str(budget.size), device)
             if not losses:
@@ -142,15 +130,6 @@ def _loss_entries() -> list[Entry]:
     ]
 
 
-def _make_set(folder: Path, data: Path | None, count: int) -> Path:
-    source = data
-    if source is None:
-        source = folder / "source"
-        synthesise(source, SynthConfig(count=count, processes=2))
-    convert(ConvertConfig(sources=(source,), out=folder / "set", check="none", processes=2))
-    return folder / "set"
-
-
 def _train_all(
     entries: Iterable[Entry], set_path: Path, budget: Budget, runs: Path, device: torch.device
 ) -> list[dict[str, Any]]:
@@ -179,19 +158,7 @@ def _train(
         batch_size=str(BATCH),
         num_panels=0,
     )
-    torch.manual_seed(config.seed)
-    trainer = Trainer(
-        config,
-        network=build_network(entry.network),
-        loss=TaskLoss(entry.loss),
-        loader=loader,
-        facts=facts_of(loader),
-        run_dir=run_dir,
-        device=device,
-        sections={"network": asdict(entry.network), "loss": asdict(entry.loss),
-                  "loader": loader.record},
-    )  # fmt: skip
-    return trainer.run()
+    return trainer_of(entry, config, loader, facts_of(loader), run_dir, device).run()
 
 
 def _rates(entries: Iterable[Entry], size: int, device: torch.device) -> list[float]:

@@ -28,10 +28,9 @@ from typing import Any
 import torch
 
 from benchmarks.cached import fill
+from benchmarks.contest import Entry, make_set, trainer_of
 from benchmarks.harness import Row, print_rows, report, result
-from models.losses import LossConfig, TaskLoss
 from models.recipe import read_recipe
-from models.registry import NetworkConfig, build_network
 from models.training.config import TrainConfig
 from models.training.evaluate import SetFacts, facts_of
 from models.training.precision import PrecisionConfig, resolved
@@ -39,9 +38,6 @@ from models.training.trainer import Trainer
 from pipeline.augment import read_augment
 from pipeline.batch import Batch, BatchLoader
 from pipeline.loader import Loader, LoaderConfig
-from shards.convert import convert
-from shards.options import ConvertConfig
-from shards.synth import SynthConfig, synthesise
 
 AIM = 0.01
 """Of a step, waiting for data from the cache: less than this."""
@@ -68,12 +64,9 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class Run(Entry):
     """One network, and how it is run."""
 
-    name: str
-    network: NetworkConfig
-    loss: LossConfig
     compile: str
 
 
@@ -154,7 +147,7 @@ def run(*, quick: bool, json_path: Path | None) -> dict[str, Any]:
     tables: dict[str, list[Row]] = {}
     waits: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as name:
-        set_path = _make_set(Path(name), 400 if quick else 4_000)
+        set_path = make_set(Path(name), 400 if quick else 4_000)
         loading = LoaderConfig(cache="auto", seed=0, augment=read_augment("flip"))
         for work in works:
             with Loader([str(set_path)], loading, device) as loader:
@@ -181,7 +174,7 @@ def run(*, quick: bool, json_path: Path | None) -> dict[str, Any]:
 
 
 def measure(
-    entry: Entry,
+    entry: Run,
     work: Work,
     loader: BatchLoader,
     facts: SetFacts,
@@ -198,17 +191,7 @@ def measure(
         checkpoint_every=1_000_000,
         num_panels=0,
     )
-    torch.manual_seed(config.seed)
-    trainer = Trainer(
-        config,
-        network=build_network(entry.network),
-        loss=TaskLoss(entry.loss),
-        loader=turns,
-        facts=facts,
-        run_dir=run_dir,
-        device=device,
-        sections={"network": asdict(entry.network), "loss": asdict(entry.loss)},
-    )
+    trainer = trainer_of(entry, config, turns, facts, run_dir, device)
     turns.trainer = trainer
     trainer.run()
     records = _training_records(run_dir)[1:]
@@ -240,7 +223,7 @@ def _works(device: torch.device, *, quick: bool) -> tuple[Work, ...]:
     )
 
 
-def _entries(device: torch.device, *, quick: bool) -> list[Entry]:
+def _entries(device: torch.device, *, quick: bool) -> list[Run]:
     """The house network and 004's with their recipes' losses; the house's alone if in haste."""
     modes = ("off",) if device.type == "cpu" else ("off", "auto", "max")
     entries = []
@@ -248,14 +231,7 @@ def _entries(device: torch.device, *, quick: bool) -> list[Entry]:
         recipe = read_recipe(name)
         network, loss = recipe.part("network"), recipe.part("loss")
         entries += [
-            Entry(name=f"{name}, {MODES[mode]}", network=network, loss=loss, compile=mode)
+            Run(name=f"{name}, {MODES[mode]}", network=network, loss=loss, compile=mode)
             for mode in modes
         ]
     return entries
-
-
-def _make_set(folder: Path, count: int) -> Path:
-    synthesise(folder / "source", SynthConfig(count=count, processes=2))
-    sources = (folder / "source",)
-    convert(ConvertConfig(sources=sources, out=folder / "set", check="none", processes=2))
-    return folder / "set"

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks import train
+from benchmarks.contest import make_set
 from models.training.evaluate import facts_of
 from pipeline.batch import Batch
 from pipeline.loader import Loader, LoaderConfig
@@ -61,7 +62,7 @@ def _late(batch: Batch) -> Batch:
 
 def test_waiting_is_seen_and_the_ceiling_does_not_wait(tmp_path: Path) -> None:
     """Every batch of a turn is waited for, the first one too."""
-    set_path = train._make_set(tmp_path, 40)
+    set_path = make_set(tmp_path, 40)
     entry, cpu = train._entries(torch.device("cpu"), quick=True)[0], torch.device("cpu")
     with SlowLoader([str(set_path)], LoaderConfig(cache="host"), cpu) as loader:
         rows, share = train.measure(entry, WORK, loader, facts_of(loader), tmp_path / "run", cpu)

@@ -6,7 +6,7 @@ read and judged one by one (`shards.sample`), and takes its place in the order.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as quoted
 
@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from shards.direct import DirectReader
-from shards.imagery import Header, ImageError, Pixels
+from shards.imagery import MAX_SCANS, Header, ImageError, Pixels, check_codes, decode
 from shards.index import CHANNELS, PARTS
+from shards.jpeg_frames import num_scans
 from shards.sample import (
     Image,
     Look,
     RejectedError,
-    image_as_is,
     image_of,
     read_sample,
 )
@@ -54,8 +54,6 @@ class Block:
     """(samples, 4) CRC-32."""
     num_repaired: Sequence[int]
     """By part."""
-    pixels: list[list[Pixels]]
-    """Of the samples that were looked at so closely, each part's."""
     rejected: list[dict[str, str]]
     """The samples that are not in it, with the member to blame and the reason."""
 
@@ -69,6 +67,8 @@ class _Draft:
     """(samples,) Which are read straight into the block; of the others `images` has the bytes."""
     images: dict[int, list[Image]]
     """By sample number; of the direct ones only those that were looked at closely."""
+    decoded: set[int]
+    """Direct samples that decode cleanly, and were counted if they are to be."""
     infos: list[bytes]
     sizes: Numbers
     headers_at: Numbers = field(init=False)
@@ -94,22 +94,26 @@ class BlockMaker:
 
     Args:
         task: The shard.
+        count: Takes each part's pixels of every sample that enters the statistics.
     """
 
-    def __init__(self, task: ShardTask) -> None:
-        self._task = task
+    def __init__(self, task: ShardTask, count: Callable[[Sequence[Pixels]], None]) -> None:
+        self._task, self._count = task, count
         self._buffer = bytearray()
         self._direct = DirectReader(task)
         self._usual = self._direct.usual()
+        self._counted = np.zeros(len(task.samples), bool)
+        self._counted[list(task.counted)] = True
         self._plain = [Header("jpg", *task.image_size, CHANNELS[part]) for part in PARTS]
 
     def make(self, first: int, end: int) -> Block:
         """The block of samples `first` to `end - 1`."""
         rejected: list[dict[str, str]] = []
         images: dict[int, list[Image]] = {}
+        decoded: set[int] = set()
         samples = np.arange(first, end)
         while True:
-            draft = self._draft(samples, images, rejected)
+            draft = self._draft(samples, images, decoded, rejected)
             samples, known = draft.samples, self._direct.archives_known
             failed = self._fill(draft)
             if not failed.any():
@@ -123,41 +127,64 @@ class BlockMaker:
         self,
         samples: Numbers,
         images: dict[int, list[Image]],
+        decoded: set[int],
         rejected: list[dict[str, str]],
     ) -> _Draft:
         """Read what is not as usual, and give everything its place."""
-        task, kept = self._task, []
-        for number in samples.tolist():
-            if not self._usual[number] and number not in images:
+        task, lost = self._task, []
+        for number in samples[~self._usual[samples]].tolist():
+            if number not in images:
                 try:
-                    images[number] = read_sample(task, number, look_at(task, number))
+                    found = read_sample(task, number, self._look_at(number))
                 except RejectedError as error:
                     key = task.samples.keys[number]
                     line = {"key": key, "member": error.member, "reason": str(error)}
                     rejected.append(line)
+                    lost.append(number)
                     continue
-            kept.append(number)
-        samples = np.array(kept, np.int64)
+                images[number] = self._counted_in(number, found)
+        samples = samples[~np.isin(samples, lost)] if lost else samples
         direct = self._usual[samples]
         sizes = np.empty((len(samples), _MEMBERS), np.int64)
         sizes[:, :-1] = task.samples.rows["size"][samples].astype(np.int64)
         for at in np.flatnonzero(~direct).tolist():
-            sizes[at, :-1] = [len(image.data) for image in images[kept[at]]]
-        infos = [self._info(number) for number in kept]
-        sizes[:, -1] = [len(info) for info in infos]
-        return _Draft(samples=samples, direct=direct, images=images, infos=infos, sizes=sizes)
+            sizes[at, :-1] = [len(image.data) for image in images[int(samples[at])]]
+        infos = self._infos(samples)
+        sizes[:, -1] = [len(content) for content in infos]
+        return _Draft(
+            samples=samples,
+            direct=direct,
+            images=images,
+            decoded=decoded,
+            infos=infos,
+            sizes=sizes,
+        )
 
-    def _info(self, number: int) -> bytes:
+    def _look_at(self, number: int) -> Look:
+        """How closely a sample is looked at."""
+        if self._counted[number]:
+            return "pixels"
+        return "codes" if self._task.check == "strict" else "header"
+
+    def _counted_in(self, number: int, images: Sequence[Image]) -> list[Image]:
+        """The images of a sample that will be in the block; their pixels are counted and let go."""
+        if self._counted[number]:
+            self._count([image.pixels for image in images if image.pixels is not None])
+        return [image._replace(pixels=None) for image in images]
+
+    def _infos(self, samples: Numbers) -> list[bytes]:
         task = self._task
-        archive = task.archives[task.samples.archives[number, 0]].name
-        name = task.samples.names[len(PARTS) * number]
-        return info(task.samples.facts(number), archive, name, task.image_size)
+        archives = [archive.name for archive in task.archives]
+        numbers, size = task.samples.archives[samples, 0].tolist(), task.image_size
+        names = [task.samples.names[len(PARTS) * number] for number in samples.tolist()]
+        columns = zip(task.samples.facts(samples), numbers, names, strict=True)
+        return [info(facts, archives[number], name, size) for facts, number, name in columns]
 
     def _fill(self, draft: _Draft) -> Truths:
         """Put every member in its place; returns which samples cannot stay as they were read."""
         num_bytes = draft.num_blocks * BLOCK
         if len(self._buffer) < num_bytes:
-            self._buffer = bytearray(num_bytes)
+            self._buffer = bytearray(num_bytes + num_bytes // 8)  # the next block may be larger
         view = memoryview(self._buffer)
         blocks = np.frombuffer(self._buffer, np.uint8, num_bytes).reshape(-1, BLOCK)
         # what follows a member up to the next header
@@ -178,17 +205,28 @@ class BlockMaker:
 
     def _fill_directly(self, draft: _Draft, view: memoryview) -> Truths:
         """Read the members that keep their bytes; returns which samples are not as they should."""
-        samples = draft.samples[draft.direct]
-        rows, begins = self._task.samples.rows[samples], draft.begins[draft.direct, :-1]
+        task, samples = self._task, draft.samples[draft.direct]
+        rows, begins = task.samples.rows[samples], draft.begins[draft.direct, :-1]
         draft.crcs[draft.direct, :-1] = rows["crc"]
         sound, plain = self._direct.read(self._buffer, samples, begins)
-        for at in np.flatnonzero(sound).tolist():
+        ends = begins + rows["size"].astype(np.int64)
+        counted = self._counted[samples]
+        if task.check == "headers":
+            plain &= counted  # of the others each whole header is looked at; decoding does as much
+        elif task.check == "strict":
+            plain &= self._have_few_scans(begins, ends)
+        whole = plain & (counted | (task.check == "strict"))
+        for at in np.flatnonzero(sound & whole).tolist():
+            parts = [
+                view[begin:end]
+                for begin, end in zip(begins[at].tolist(), ends[at].tolist(), strict=True)
+            ]
+            sound[at] = self._decodes(int(samples[at]), parts, draft.decoded)
+        for at in np.flatnonzero(sound & ~plain).tolist():
             number = int(samples[at])
-            look = look_at(self._task, number)
-            if look == "header" and self._task.check == "none" and plain[at]:
-                continue
             if number not in draft.images:  # else it is here for the second time
-                images = self._look(number, look, view, begins[at], is_plain=bool(plain[at]))
+                spans = zip(begins[at].tolist(), ends[at].tolist(), strict=True)
+                images = self._look(number, [bytes(view[begin:end]) for begin, end in spans])
                 if images is None:
                     sound[at] = False
                     continue
@@ -196,23 +234,40 @@ class BlockMaker:
             sound[at] = not any(image.is_repaired for image in draft.images[number])
         return ~sound
 
-    def _look(
-        self, number: int, look: Look, view: memoryview, begins: Numbers, *, is_plain: bool
-    ) -> list[Image] | None:
-        """Look at one sample closely; None if it is not fit to train on."""
-        rows, images = self._task.samples.rows[number], []
-        sizes, crcs = rows["size"].tolist(), rows["crc"].tolist()
+    def _have_few_scans(self, begins: Numbers, ends: Numbers) -> Truths:
+        """Which samples' images can be decoded in a reasonable time; see `shards.imagery`."""
+        used = np.frombuffer(self._buffer, np.uint8, int(ends.max()))
+        scans = num_scans(used, begins.ravel(), ends.ravel()).reshape(begins.shape)
+        few: Truths = scans.max(axis=1) <= MAX_SCANS
+        return few
+
+    def _decodes(self, number: int, parts: Sequence[memoryview], decoded: set[int]) -> bool:
+        """Whether a plain sample's images decode cleanly; their pixels are made only to count."""
+        if number in decoded:
+            return True
         try:
-            for part, begin in enumerate(begins.tolist()):
-                content = bytes(view[begin : begin + sizes[part]])
-                if is_plain and look != "header":  # decoding shows the rest
-                    header = self._plain[part]
-                    images.append(image_as_is(content, header, header.channels, crcs[part], look))
-                else:
-                    images.append(image_of(self._task, part, content, crcs[part], look))
+            images = list(zip(parts, self._plain, strict=True))
+            if self._counted[number]:
+                self._count([decode(bytes(part), header, header.channels)
+                             for part, header in images])  # fmt: skip
+            else:
+                for part, header in images:
+                    check_codes(part, header.channels)
+        except ImageError:
+            return False
+        decoded.add(number)
+        return True
+
+    def _look(self, number: int, contents: Sequence[bytes]) -> list[Image] | None:
+        """Look at one sample closely; None if it is not fit to train on."""
+        crcs = self._task.samples.rows["crc"][number].tolist()
+        columns = zip(range(len(PARTS)), contents, crcs, strict=True)
+        look = self._look_at(number)
+        try:
+            images = [image_of(self._task, *column, look) for column in columns]
         except ImageError:
             return None
-        return images
+        return self._counted_in(number, images)
 
     def _finished(self, draft: _Draft, rejected: list[dict[str, str]]) -> Block:
         task, samples = self._task, draft.samples.tolist()
@@ -234,18 +289,8 @@ class BlockMaker:
             crcs=draft.crcs,
             num_repaired=[sum(images[part].is_repaired for images in given)
                           for part in range(len(PARTS))],
-            pixels=[[image.pixels for image in images if image.pixels is not None]
-                    for number, images in zip(samples, looked_at, strict=True)
-                    if images is not None and look_at(task, number) == "pixels"],
             rejected=rejected,
         )  # fmt: skip
-
-
-def look_at(task: ShardTask, number: int) -> Look:
-    """How closely a sample of a shard is looked at."""
-    if number in task.counted:
-        return "pixels"
-    return "codes" if task.check == "strict" else "header"
 
 
 def info(facts: Facts, archive: str, member: str, size: tuple[int, int]) -> bytes:
@@ -275,9 +320,10 @@ def _json(text: str | None) -> str:
 
 
 def _names(key: str, images: Sequence[Image] | None) -> tuple[str, str, str, str]:
-    kinds = ("jpg",) * len(PARTS) if images is None else [image.header.kind for image in images]
+    if images is None:
+        return f"{key}.fgbg.jpg", f"{key}.mask.jpg", f"{key}.depth.jpg", f"{key}.json"
     composite, mask, depth = (
-        f"{key}.{component}.{kind}"
-        for component, kind in zip(COMPONENTS.values(), kinds, strict=True)
+        f"{key}.{component}.{image.header.kind}"
+        for component, image in zip(COMPONENTS.values(), images, strict=True)
     )
     return composite, mask, depth, f"{key}.json"

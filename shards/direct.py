@@ -55,6 +55,11 @@ class DirectReader:
 
     def __init__(self, task: ShardTask) -> None:
         self._task = task
+        names = [name.encode() for name in task.samples.names]
+        self._names = [names[at : at + len(PARTS)] for at in range(0, len(names), len(PARTS))]
+        lengths = np.fromiter(map(len, names), np.int64, len(names))
+        self._name_bytes = lengths.reshape(-1, len(PARTS))
+        self._is_ascii = np.fromiter(map(str.isascii, task.samples.names), bool, len(names))
         self._extra = np.zeros(len(task.archives), np.int64)
         """Length of the extra field in each archive's local headers: that of the first one seen."""
         self._has_extra = np.zeros(len(task.archives), bool)
@@ -66,9 +71,8 @@ class DirectReader:
         sizes = rows["size"]
         members = (rows["method"] == STORED) & ~rows["encrypted"] & (sizes == rows["stored_size"])
         members &= (sizes > 0) & (sizes <= MAX_MEMBER_BYTES)
-        longest = BLOCK - LOCAL.size - 128  # and some room for an extra field
-        short = [len(name) <= longest and name.isascii() for name in task.samples.names]
-        members &= np.array(short).reshape(members.shape)
+        members &= self._is_ascii.reshape(members.shape)
+        members &= self._name_bytes <= BLOCK - LOCAL.size - 128  # some room for an extra field
         zips = [isinstance(archive, ZipArchive) for archive in task.archives]
         members &= np.array(zips)[task.samples.archives]
         usual: Truths = members.all(axis=1)
@@ -92,39 +96,41 @@ class DirectReader:
             set's size, grey where they should be.
         """
         members = self._placed(samples, begins)
-        view = memoryview(buffer)
-        true = self._fill(view, members) & self._agree(buffer, members) & _match_crc(view, members)
+        true = self._fill(memoryview(buffer), members) & self._agree(buffer, members)
         return np.logical_and.reduce(true, axis=1), self._are_plain(buffer, members)
 
     def _placed(self, samples: Numbers, begins: Numbers) -> _Placed:
         rows, archives = (self._task.samples.rows[samples], self._task.samples.archives[samples])
-        names = [self._task.samples.names[len(PARTS) * number + part].encode()
-                 for number in samples.tolist() for part in range(len(PARTS))]  # fmt: skip
-        name_bytes = np.fromiter(map(len, names), np.int64).reshape(begins.shape)
+        names = [name for number in samples.tolist() for name in self._names[number]]
+        name_bytes = self._name_bytes[samples]
         starts = begins - (LOCAL.size + name_bytes + self._extra[archives])
         starts = np.maximum(starts, begins - BLOCK)  # a longer header is not found there, and fails
         ends = begins + rows["size"].astype(np.int64)
         return _Placed(rows, archives, names, name_bytes, starts, begins, ends)
 
     def _fill(self, view: memoryview, members: _Placed) -> Truths:
-        """Read from the members' local headers on; returns which are whole."""
+        """Read from the members' local headers on; returns which are whole and match their CRC."""
         nothing = np.zeros(members.starts.shape, bool)
         descriptors = {}
-        columns = (members.archives, members.rows["offset"], members.starts, members.ends)
-        found = []
+        columns = (members.archives, members.rows["offset"], members.starts, members.begins,
+                   members.ends)  # fmt: skip
+        sizes, crcs = [], []
         try:
             for number in np.unique(members.archives).tolist():
                 archive = self._task.archives[number]
                 assert isinstance(archive, ZipArchive)
                 descriptors[number] = archive.descriptor()
-            for archive_number, offset, start, end in zip(
+            for archive_number, offset, start, begin, end in zip(
                 *(column.ravel().tolist() for column in columns), strict=True
             ):
                 file = descriptors[archive_number]
-                found.append(os.preadv(file, [view[start:end]], offset))
+                sizes.append(os.preadv(file, [view[start:end]], offset))
+                crcs.append(zlib.crc32(view[begin:end]))  # now: it is still in the core's cache
         except (OSError, MemberError):
             return nothing  # reading one by one tells which
-        return np.array(found).reshape(nothing.shape) == members.ends - members.starts
+        whole = np.array(sizes).reshape(nothing.shape) == members.ends - members.starts
+        true: Truths = whole & (np.array(crcs).reshape(nothing.shape) == members.rows["crc"])
+        return true
 
     def _agree(self, buffer: bytearray, members: _Placed) -> Truths:
         """Whether members' own headers say what the directory says; see `shards.archive`."""
@@ -162,9 +168,3 @@ class DirectReader:
             np.broadcast_to(_CHANNELS, members.begins.shape).ravel(),
         )
         return np.logical_and.reduce(plain.reshape(-1, len(PARTS)), axis=1)
-
-
-def _match_crc(view: memoryview, members: _Placed) -> Truths:
-    bounds = zip(members.begins.ravel().tolist(), members.ends.ravel().tolist(), strict=True)
-    crcs = [zlib.crc32(view[begin:end]) for begin, end in bounds]
-    return np.array(crcs).reshape(members.begins.shape) == members.rows["crc"]

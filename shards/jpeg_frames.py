@@ -20,6 +20,7 @@ _FRAME_BYTES = 20
 """Of a frame header with three components, its marker included."""
 
 _SCAN = 0xDA
+_SOS = int.from_bytes(b"\xff\xda", "little")
 
 _FRAMES = np.zeros(256, bool)
 _FRAMES[[0xC0, 0xC1, 0xC2]] = True
@@ -68,6 +69,23 @@ def are_plain(
             break
         at += 2 + _word(buffer, here + 2)
     return found
+
+
+def num_scans(buffer: Buffer, begins: Numbers, ends: Numbers) -> Numbers:
+    """How often the mark of a scan occurs in each image: at least as many scans as it has.
+
+    Args:
+        buffer: Holds the images.
+        begins: (N,) where each image begins.
+        ends: (N,) where it ends.
+    """
+    marks = [np.zeros(0, np.int64)]
+    for first in (0, 1):  # words at even and at odd places: two thirds of the time of single bytes
+        length = (len(buffer) - first) // 2 * 2
+        words = buffer[first : first + max(0, length)].view("<u2")
+        marks.append(2 * np.flatnonzero(words == _SOS) + first)
+    found = np.sort(np.concatenate(marks))
+    return np.searchsorted(found, np.maximum(ends - 1, begins)) - np.searchsorted(found, begins)
 
 
 def _is_as_expected(

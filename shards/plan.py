@@ -4,13 +4,14 @@ Everything is decided by sorting on a keyed hash, so it depends neither on the o
 sources nor on the machine, and adding a triplet moves no other one to another split.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from shards.collection import uncollected
 from shards.error import ShardError
@@ -18,6 +19,8 @@ from shards.triplet import Triplet, natural
 
 RULES = ("foreground", "background", "both", "random")
 SPLITS = ("train", "val", "mixed")
+
+Splits = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +60,7 @@ def make_plan(
         ShardError: Two triplets have one key.
     """
     ordered = _ordered(triplets, seed)
-    split_of, record = _split_rule(ordered, rule, val, seed)
-    splits = np.array([SPLITS.index(split_of(triplet)) for triplet in ordered], np.int8)
+    splits, record = _split(ordered, rule, val, seed)
     wanted, ranks = min(statistics_samples, len(ordered)), np.arange(len(ordered))
     # evenly spread, so that no shard takes longer
     is_counted = ranks * wanted % max(1, len(ordered)) < wanted
@@ -92,7 +94,9 @@ def _ordered(triplets: Sequence[Triplet], seed: int) -> list[Triplet]:
             "into sets of their own, or rename one"
         )
         raise ShardError(msg)
-    digests = b"".join(_digest(seed, key) for key in by_key)
+    secret = _secret(seed)
+    digests = b"".join([blake2b(name.encode(), digest_size=8, key=secret).digest()
+                        for name in by_key])  # fmt: skip
     hashes = np.frombuffer(digests, ">u8").astype(np.uint64)
     keys = list(by_key)
     order = np.argsort(hashes, kind="stable")
@@ -101,9 +105,10 @@ def _ordered(triplets: Sequence[Triplet], seed: int) -> list[Triplet]:
     return [by_key[keys[at]] for at in order.tolist()]
 
 
-def _split_rule(
+def _split(
     triplets: Sequence[Triplet], rule: str, val: float, seed: int
-) -> tuple[Callable[[Triplet], str], dict[str, Any]]:
+) -> tuple[Splits, dict[str, Any]]:
+    """Positions in `SPLITS`, and the manifest's record."""
     foregrounds = _held_out({triplet.foreground for triplet in triplets}, "foreground", val, seed)
     backgrounds = _held_out({triplet.background for triplet in triplets}, "background", val, seed)
     asked, notes = rule, []
@@ -116,17 +121,17 @@ def _split_rule(
     note = f"asked for {asked}: {'; '.join(notes)}" if notes else ""
     held_fg = foregrounds if rule in {"foreground", "both"} and foregrounds else set()
     held_bg = backgrounds if rule in {"background", "both"} and backgrounds else set()
-    border = int(val * 2**64)
-
-    def split_of(triplet: Triplet) -> str:
-        if rule == "random":
-            # a hash of its own: the global order is sorted by the other one
-            return "val" if _hash(seed, f"split/{triplet.key}") < border else "train"
-        outside = (triplet.foreground in held_fg, triplet.background in held_bg)
-        if rule == "both":
-            return "val" if all(outside) else "mixed" if any(outside) else "train"
-        return "val" if any(outside) else "train"
-
+    if rule == "random":
+        # a hash of its own: the global order is sorted by the other one
+        border = int(val * 2**64)
+        outside = np.array([_hash(seed, f"split/{t.key}") < border for t in triplets], bool)
+        inside = ~outside
+    else:
+        by_foreground = np.array([triplet.foreground in held_fg for triplet in triplets], bool)
+        by_background = np.array([triplet.background in held_bg for triplet in triplets], bool)
+        inside = ~(by_foreground | by_background)
+        outside = by_foreground & by_background if rule == "both" else ~inside
+    splits = np.select([inside, outside], [0, 1], 2).astype(np.int8)
     record = {
         "rule": rule,
         "val": val,
@@ -134,7 +139,7 @@ def _split_rule(
         "held_out_backgrounds": sorted(held_bg, key=natural),
         "note": note,
     }
-    return split_of, record
+    return splits, record
 
 
 def _held_out(ids: set[str | None], kind: str, val: float, seed: int) -> set[str] | None:
@@ -152,5 +157,8 @@ def _hash(seed: int, text: str) -> int:
 
 
 def _digest(seed: int, text: str) -> bytes:
-    key = seed.to_bytes(8, "little")
-    return hashlib.blake2b(text.encode(), digest_size=8, key=key).digest()
+    return blake2b(text.encode(), digest_size=8, key=_secret(seed)).digest()
+
+
+def _secret(seed: int) -> bytes:
+    return seed.to_bytes(8, "little")

@@ -108,16 +108,18 @@ def probe(
 
 
 def _choose(members: Members, triplets: Sequence[Triplet]) -> list[Triplet]:
-    by_archive: dict[int, list[Triplet]] = defaultdict(list)
-    for triplet in triplets:
-        by_archive[members.archive_number(triplet.composite)].append(triplet)
+    composites = np.fromiter((triplet.composite for triplet in triplets), np.int64, len(triplets))
+    archives = members.archive_numbers(composites)
+    by_archive = np.argsort(archives, kind="stable")
+    borders = np.flatnonzero(np.diff(archives[by_archive])) + 1
     chosen = []
-    for found in by_archive.values():
+    for found in sorted(np.split(by_archive, borders), key=lambda found: int(found[0])):
         # spread over the archive and off any period that its numbering may have
         step = max(1, len(found) // PER_ARCHIVE)
-        part = found[::step][:PER_ARCHIVE]
-        chosen += [found[(at * step + _jitter(t, step)) % len(found)] for at, t in enumerate(part)]
-    return list(dict.fromkeys(chosen))
+        part = found[::step][:PER_ARCHIVE].tolist()
+        chosen += [int(found[(at * step + _jitter(triplets[number], step)) % len(found)])
+                   for at, number in enumerate(part)]  # fmt: skip
+    return [triplets[number] for number in dict.fromkeys(chosen)]
 
 
 def _jitter(triplet: Triplet, step: int) -> int:
@@ -213,8 +215,9 @@ class _Pairs:
 
 
 def _weigh(evidence: _Evidence, found: _Seen, scene: Pixels) -> None:
-    difference = np.abs(found.composite.astype(np.int16) - scene).max(axis=2)
-    moved, covered = difference > MOVED_LEVELS, found.mask[..., 0] >= 128
+    difference = np.maximum(found.composite, scene) - np.minimum(found.composite, scene)
+    red, green, blue = np.moveaxis(difference > MOVED_LEVELS, 2, 0)
+    moved, covered = red | green | blue, found.mask[..., 0] >= 128
     outside = max(1, int((~covered).sum()))
     evidence.strayed.append(float((moved & ~covered).sum()) / outside)
     union = max(1, int((moved | covered).sum()))

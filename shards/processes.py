@@ -98,13 +98,13 @@ class Processes:
             raise ShardError(msg) from None
 
     def _results(self, tasks: Iterator[bytes]) -> Iterator[Any]:
-        """The next tasks are ready when a process asks for one."""
+        """The next tasks are ready when a process asks for one; the first is sent when it is."""
         idle, busy = [worker.pipe for worker in self._workers], dict[Connection, int]()
         results: dict[int, Any] = {}
-        ahead = list(islice(tasks, self._number))
+        ahead: list[bytes] = []
         sent = given = 0
         while True:
-            while ahead and idle:
+            while idle and (ahead := ahead or list(islice(tasks, 1))):
                 pipe = idle.pop()
                 pipe.send_bytes(ahead.pop(0))
                 busy[pipe] = sent

@@ -73,17 +73,18 @@ def told(block: Block) -> dict[str, Any]:
         "sizes": block.sizes.tolist(),
         "crcs": block.crcs.tolist(),
         "repaired": list(block.num_repaired),
-        "pixels": [[each.tobytes() for each in images] for images in block.pixels],
         "rejected": sorted(block.rejected, key=lambda line: line["key"]),
     }
 
 
 def blocks(task: ShardTask, step: int, *, one_by_one: bool) -> list[dict[str, Any]]:
-    maker = BlockMaker(task)
+    counted: list[list[bytes]] = []
+    maker = BlockMaker(task, lambda images: counted.append([each.tobytes() for each in images]))
     if one_by_one:
         maker._usual[:] = False
     num = len(task.samples)
     made = [told(maker.make(at, min(at + step, num))) for at in range(0, num, step)]
+    made[-1]["counted"] = sorted(counted)
     for archive in task.archives:
         archive.close()
     return made
@@ -126,7 +127,7 @@ def test_members_of_a_block_are_the_bytes_of_the_source(
     path = tmp_path / "source.zip"
     path.write_bytes(pack([forged(name.encode(), content) for name, content in tiny.items()]))
     task = shard_task(path, "none")
-    maker = BlockMaker(task)
+    maker = BlockMaker(task, lambda _: None)
     assert maker._usual.all()
     block = maker.make(3, 20)
     assert maker._usual.all(), "nothing was read a second time"
@@ -149,7 +150,7 @@ def test_an_extra_field_is_learned_once_and_then_expected(
         pack([forged(name.encode(), content, local_extra=bytes(28))
               for name, content in tiny.items()])
     )  # fmt: skip
-    maker = BlockMaker(shard_task(path, "none"))
+    maker = BlockMaker(shard_task(path, "none"), lambda _: None)
     for first in range(0, 24, 6):
         maker.make(first, first + 6)
     assert maker._usual.all()
@@ -189,3 +190,25 @@ def test_damaged_tables_before_the_first_scan_are_seen_by_who_checks_headers(
     path.write_bytes(pack(members))
     found = blocks(shard_task(path, check), 24, one_by_one=False)[0]
     assert len(found["rejected"]) == (24 if is_refused else 3)  # three are counted: decoded
+
+
+@pytest.mark.parametrize(("check", "num_refused"), [("none", 3), ("headers", 3), ("strict", 24)])
+def test_a_jpeg_of_too_many_scans_is_never_decoded(
+    check: str,
+    num_refused: int,
+    tiny: dict[str, bytes],
+    forged: type[Any],
+    pack: Callable[..., bytes],
+    tmp_path: Path,
+) -> None:
+    """A comment may hold the mark as well: it is enough that the mark is there too often."""
+    comment = b"\xff\xfe\0\xcc" + 101 * b"\xff\xda"
+    members = [
+        forged(name.encode(), content[:2] + comment + content[2:] if "_mask/" in name else content)
+        for name, content in tiny.items()
+    ]
+    path = tmp_path / "source.zip"
+    path.write_bytes(pack(members))
+    found = blocks(shard_task(path, check), 24, one_by_one=False)[0]
+    assert len(found["rejected"]) == num_refused  # three are counted: decoded
+    assert all("102 scans" in line["reason"] for line in found["rejected"])

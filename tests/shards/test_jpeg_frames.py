@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shards.imagery import ImageError, read_header
-from shards.jpeg_frames import are_plain
+from shards.jpeg_frames import are_plain, num_scans
 
 SIZE = (24, 40)
 PIXELS = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -87,3 +87,14 @@ def test_what_is_recognised_is_what_libjpeg_says(
             except ImageError:
                 continue  # a table is damaged: `none` copies, strict checking refuses
             assert (header.height, header.width, header.channels) == (*SIZE, channels)
+
+
+@given(st.lists(st.binary(max_size=12), max_size=8), st.integers(0, 3))
+def test_scans_are_counted_as_each_image_by_itself_has_them(texts: list[bytes], lead: int) -> None:
+    """Wherever an image lies, and whatever lies before and after it."""
+    images = [text.replace(b"\0", b"\xff\xda").replace(b"\1", b"\xff") for text in texts]
+    ends = lead + np.cumsum([len(image) for image in images], dtype=np.int64)
+    begins = ends - [len(image) for image in images]
+    buffer = np.frombuffer(b"\xff" * lead + b"".join(images) + b"\xda", np.uint8)
+    expected = [image.count(b"\xff\xda") for image in images]
+    assert num_scans(buffer, begins, ends).tolist() == expected

@@ -2,6 +2,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shards.archive import FolderArchive
@@ -34,11 +35,12 @@ def test_tasks_arrive_in_another_process_as_they_were_meant(members: Members) ->
     tasks = sample_tasks(triplets, members, {"bg.0": 0, "bg.1": 1}, {"fg0": 0, "fg1": 1})
     arrived = pickle.loads(pickle.dumps(tasks))
     a, b, c, d, e = members
-    assert [arrived.facts(number) for number in range(3)] == [
+    assert list(arrived.facts(np.arange(3))) == [
         Facts("first", "bg-1", 1, "fg1", 1, True),
         Facts("second", None, -1, None, -1, None),
         Facts("third", None, -1, "fg0", 0, False),
     ]
+    assert [facts.key for facts in arrived.facts(np.array([2, 0]))] == ["third", "first"]
     assert arrived.archives.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 1]]
     found = [[arrived.member(sample, part) for part in range(3)] for sample in range(3)]
     assert found == [[a, d, e], [b, c, a], [e, b, d]]

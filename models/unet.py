@@ -3,8 +3,11 @@
 In come a background and a composite, normalised alike so that their difference means something;
 out come mask and depth logits of the same size. What is particular about it:
 
-* Each pixel carries 8 values: the composite, its difference from the background, its row and its
-  column. The row tells the depth of a scene and of what stands in it.
+* Each pixel carries 11 values: the composite, its difference from the background, how large that
+  is, its row and its column. The row tells the depth of a scene and of what stands in it.
+* The mask begins as what costs nothing, the thresholded difference, and learns what to add to it;
+  both heads begin near zero. With the sizes of the differences this took mask IoU from 0.907 to
+  0.926 and depth RMSE from 0.018 to 0.012 after 6,000 samples of 64 px (docs/log.md).
 * Six levels, so that the deepest sees the whole of a 96 px frame, and the foot of an object (the
   row that gives its depth) reaches its head.
 * The stem and the mask's decoder work at full resolution. Networks of this kind with 2 x 2 pixels
@@ -36,8 +39,14 @@ WIDTHS: dict[str, tuple[int, ...]] = {
 """Channels at full, 1/2, 1/4, ... 1/32 of the resolution."""
 
 SIZE_MULTIPLE = 32
-PIXEL_VALUES = 8
+PIXEL_VALUES = 11
 DEPTH_UNFOLD = 2
+
+_DIFFERENCE_SLOPE = 4.0
+"""Of the mask's logit, per standard deviation that the composite differs from the background."""
+_EVEN_ODDS = 1.0
+"""The difference, in standard deviations, at which an untrained network is undecided."""
+_HEAD_DEVIATION = 1e-3
 
 
 class UNet(nn.Module):
@@ -56,9 +65,10 @@ class UNet(nn.Module):
             for finer, coarser in pairwise(channels)
         )
         self.mask_decoder = Decoder(channels)
-        self.mask_head = nn.Conv2d(channels[0], 1, 3, padding=1)
+        self.mask_head = _head(channels[0], 1, bias=-_DIFFERENCE_SLOPE * _EVEN_ODDS)
+        self.mask_slope = nn.Parameter(torch.tensor(_DIFFERENCE_SLOPE))
         self.depth_decoder = Decoder(channels[1:])
-        self.depth_head = nn.Conv2d(channels[1], DEPTH_UNFOLD**2, 3, padding=1)
+        self.depth_head = _head(channels[1], DEPTH_UNFOLD**2, bias=0.0)
 
     def forward(self, background: Tensor | None, composite: Tensor) -> Prediction:
         """Predict both maps.
@@ -73,10 +83,13 @@ class UNet(nn.Module):
         if background is None:
             msg = "network 'unet' compares the composite with its background, and there is none"
             raise ValueError(msg)
-        features = [self.stem(_pixel_values(background, composite))]
+        difference = composite - background
+        magnitude = difference.abs()
+        features = [self.stem(_pixel_values(composite, difference, magnitude))]
         for level in self.encoder:
             features.append(level(features[-1]))
         mask = self.mask_head(self.mask_decoder(features))
+        mask = mask + self.mask_slope * magnitude.amax(dim=1, keepdim=True)
         depth = self.depth_head(self.depth_decoder(features[1:]))
         return Prediction(mask, F.pixel_shuffle(depth, DEPTH_UNFOLD))
 
@@ -109,15 +122,23 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _pixel_values(background: Tensor, composite: Tensor) -> Tensor:
-    """(N, 8, H, W): the composite, its difference, and row and column from -1 to 1."""
-    num_images, _, height, width = composite.shape
-    rows = torch.linspace(-1, 1, height, dtype=composite.dtype, device=composite.device)
-    columns = torch.linspace(-1, 1, width, dtype=composite.dtype, device=composite.device)
+def _head(inputs: int, outputs: int, *, bias: float) -> nn.Conv2d:
+    head = nn.Conv2d(inputs, outputs, 3, padding=1)
+    nn.init.normal_(head.weight, std=_HEAD_DEVIATION)
+    assert head.bias is not None
+    nn.init.constant_(head.bias, bias)
+    return head
+
+
+def _pixel_values(*images: Tensor) -> Tensor:
+    """(N, 11, H, W): the images, (N, 3, H, W) each, and row and column from -1 to 1."""
+    like = images[0]
+    num_images, _, height, width = like.shape
+    rows = torch.linspace(-1, 1, height, dtype=like.dtype, device=like.device)
+    columns = torch.linspace(-1, 1, width, dtype=like.dtype, device=like.device)
     values = torch.cat(
         (
-            composite,
-            composite - background,
+            *images,
             rows.view(1, 1, -1, 1).expand(num_images, 1, height, width),
             columns.view(1, 1, 1, -1).expand(num_images, 1, height, width),
         ),

@@ -7,8 +7,8 @@ a normalised float32 batch), on the GPU if there is one, at 64, 96 and 224 px. T
 each table, is the hop without augmentation: 5 bytes of composite, mask and depth and 3 of
 background are read for each pixel, and 32 written. Then each operation alone, meeting every sample,
 and the presets, where operations meet the samples they are drawn for. All take turns in one
-process. On a processor fresh pages for the result bound the ceiling; a warp is bounded by
-`grid_sample`, blur and noise by their passes over memory.
+process. On a processor three passes over memory that goes round bound the ceiling; a warp is
+bounded by `grid_sample`, blur and noise by their passes over memory.
 """
 
 import itertools

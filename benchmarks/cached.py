@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import CannotRun, rate_of
-from pipeline.free_memory import host_room
+from pipeline.cache.free_memory import host_room
 from pipeline.loader import Loader, LoaderConfig
 
 _CEILING_BYTES = 2 << 30

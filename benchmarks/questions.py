@@ -41,6 +41,10 @@ QUESTIONS: Mapping[str, Question] = {
         about="accuracy and speed of the networks, or of loss pairs",
         options=frozenset({"losses", "data"}),
     ),
+    "recipes": Question(
+        about="whether the recipes, cut short alike, find masks better than the free one",
+        options=frozenset({"data"}),
+    ),
 }
 
 

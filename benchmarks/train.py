@@ -11,7 +11,8 @@ queue full: a few batches of the trainer's turn, which is many times longer. The
 warms up and compiles. On a GPU also compiled and with CUDA graphs (`--compile auto` and `max`).
 
 What bounds the share: the copy of a batch out of the cache and its augmentation take the cores (on
-a CPU) or the memory bandwidth (on a GPU) from the step.
+a CPU) or the memory bandwidth (on a GPU) from the step. Both happen beside it, one batch ahead or
+more, so they do not show as waiting: the share of the ceiling that is reached has them.
 """
 
 import json

@@ -40,9 +40,14 @@ class BackgroundBank:
         decoded = [_decode(opened, decoder, size) for opened in sets if opened.manifest.backgrounds]
         return cls(torch.cat(decoded).to(device)) if decoded else None
 
-    def gather(self, numbers: Tensor) -> Tensor:
-        """(N,) int64 background numbers on the bank's device to (N, H, W, 3) uint8."""
-        return self.pixels.index_select(0, numbers)
+    def gather(self, numbers: Tensor, into: Tensor | None = None) -> Tensor:
+        """(N,) int64 background numbers on the bank's device to (N, H, W, 3) uint8.
+
+        Args:
+            numbers: Which.
+            into: Memory for the result.
+        """
+        return torch.index_select(self.pixels, 0, numbers, out=into)
 
 
 def _decode(opened: OpenedSet, decoder: Decoder, size: int) -> Tensor:

@@ -6,42 +6,45 @@ hop earlier, as uint8, for whoever keeps or times it.
 
 import importlib.util
 import itertools
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 
+from pipeline.ahead import one_ahead
 from pipeline.allocator import give_back_freed_memory, give_back_holes
 from pipeline.augment import AugmentConfig
 from pipeline.backgrounds import BackgroundBank
 from pipeline.batch import Batch
-from pipeline.cache import Caches, CacheSettings, TellPlan, TrainingStage, installed_decoders
+from pipeline.cache.caches import Caches, CacheSettings, TellPlan, TrainingStage, installed_decoders
+from pipeline.cache.free_memory import ranks_here
+from pipeline.cache.memory_plan import CHOICES
 from pipeline.decoder import DecodedBatch, Decoder, Request
 from pipeline.error import LoaderError
 from pipeline.finish import Finisher
-from pipeline.free_memory import ranks_here
 from pipeline.ledger import BadSampleLedger
-from pipeline.memory_plan import CHOICES
 from pipeline.normalise import Normalisation
 from pipeline.order import Numbers, SampleOrder, rank_share
-from pipeline.remote import RemoteConfig
+from pipeline.remote.folder import RemoteConfig
 from pipeline.sets import Location, open_sets
 from pipeline.source import BadSample, SampleSource
-from pipeline.tuner import Stage, open_tuner
-from pipeline.tuning import AUTO, Settings, Wish, by_rule, own_cores
+from pipeline.tuning.settings import AUTO, Settings, Wish, by_rule, own_cores
+from pipeline.tuning.tuner import Stage, open_tuner
 from pipeline.turbojpeg import TurboJpegDecoder
 from pipeline.windowed import ORDERS, check_window, open_order
 
 DECODERS = ("auto", "turbojpeg", "dali")
 
-_logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_Finished = tuple[Batch, tuple[BadSample, ...]]
+"""A batch, and what was found bad in it: it counts when the batch is handed out."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,7 +206,6 @@ class Loader:
         self._rank, self._world_size = rank, world_size
         self._banks: dict[int, BackgroundBank | None] = {}
         self._streams: list[ExitStack] = []
-        self._finish = Finisher(self.normalisation, config.augment, seed=config.seed, device=device)
         self._caches = Caches(self._cache_settings(tell_plan))
         with ExitStack() as stack:
             stack.enter_context(self.sets)
@@ -303,15 +305,20 @@ class Loader:
         self, *, size: int, batch_size: int, start: int, num_steps: int
     ) -> Iterator[Iterator[Batch]]:
         """See `BatchLoader.train`; this rank's share of each global batch."""
-        bank = self.backgrounds(size)
+        bank, finish = self.backgrounds(size), self._finisher()
         share = rank_share(batch_size, self._world_size)
         firsts = itertools.count(start + self._rank * share, batch_size)
-        with self.train_pixels(
+
+        def finished(job: tuple[int, DecodedBatch]) -> _Finished:
+            first, pixels = job
+            epochs = self._epochs(first, len(pixels.numbers))
+            return finish(self.training, bank, pixels, epochs), pixels.bad
+
+        with self._training_stream(
             size=size, batch_size=batch_size, start=start, num_steps=num_steps
-        ) as decoded:
-            yield (
-                self._finish(self.training, bank, pixels, self._epochs(first, len(pixels.numbers)))
-                for first, pixels in zip(firsts, decoded, strict=False)
+        ) as (decoded, stack):
+            yield self._handed_out(
+                self.training, zip(firsts, decoded, strict=False), finished, stack
             )
 
     @contextmanager
@@ -319,6 +326,16 @@ class Loader:
         self, *, size: int, batch_size: int, start: int, num_steps: int
     ) -> Iterator[Iterator[DecodedBatch]]:
         """`train` before the last hop: uint8, each batch valid until the next is asked for."""
+        with self._training_stream(
+            size=size, batch_size=batch_size, start=start, num_steps=num_steps
+        ) as (decoded, _):
+            yield (self._accounted(self.training, pixels, pixels.bad) for pixels in decoded)
+
+    @contextmanager
+    def _training_stream(
+        self, *, size: int, batch_size: int, start: int, num_steps: int
+    ) -> Iterator[tuple[Iterator[DecodedBatch], ExitStack]]:
+        """Decoded training batches, and what ends with them."""
 
         def slices() -> Iterator[Numbers]:
             return self.order.batches(
@@ -339,17 +356,24 @@ class Loader:
         self._tuned[size] = self._tuner.settings_for(stage, samples=num_steps * share)
         with self._stream(
             self.training, requests, slices(), size, exact=exact, passes=passes
-        ) as decoded:
-            yield decoded
+        ) as stream:
+            yield stream
 
     @contextmanager
     def validate(self, *, size: int, batch_size: int) -> Iterator[Iterator[Batch]]:
         """See `BatchLoader.validate`; this rank's share of each batch."""
-        bank = self.backgrounds(size)
+        bank, finish = self.backgrounds(size), self._finisher()
         requests = self._validation_requests(batch_size)
         upcoming = (request.numbers for request in self._validation_requests(batch_size))
-        with self._stream(self.validation, requests, upcoming, size, exact=True) as decoded:
-            yield (self._finish(self.validation, bank, pixels) for pixels in decoded)
+
+        def finished(pixels: DecodedBatch) -> _Finished:
+            return finish(self.validation, bank, pixels), pixels.bad
+
+        with self._stream(self.validation, requests, upcoming, size, exact=True) as (
+            decoded,
+            stack,
+        ):
+            yield self._handed_out(self.validation, decoded, finished, stack)
 
     def backgrounds(self, size: int) -> BackgroundBank | None:
         """The set's backgrounds at a size, on the device; None if it has none."""
@@ -392,7 +416,8 @@ class Loader:
         *,
         exact: bool,
         passes: float | None = None,
-    ) -> Iterator[Iterator[DecodedBatch]]:
+    ) -> Iterator[tuple[Iterator[DecodedBatch], ExitStack]]:
+        """Decoded batches, nothing of them accounted for, and what ends with them."""
         settings = self._tuned.get(size, self.config.settings)
         to_read = (self._caches.not_held(source.split, size, numbers) for numbers in upcoming)
         # beside those decoded ahead: one handed out, one about to be taken, one to spare
@@ -410,7 +435,23 @@ class Loader:
                 stack.enter_context(look_ahead)  # left first: the stream waits for what it reads
             self._streams.append(stack)
             stack.callback(self._streams.remove, stack)
-            yield (self._accounted(source, pixels) for pixels in decoded)
+            yield decoded, stack
+
+    def _handed_out(
+        self,
+        source: SampleSource,
+        jobs: Iterator[T],
+        finished: Callable[[T], _Finished],
+        stack: ExitStack,
+    ) -> Iterator[Batch]:
+        """Batches, each finished while the consumer works on the one before it.
+
+        A GPU does that by itself: what it is told to do it does later.
+        """
+        made: Iterator[_Finished] = map(finished, jobs)
+        if self.device.type == "cpu":
+            made = stack.enter_context(closing(one_ahead(jobs, finished)))
+        return (self._accounted(source, batch, bad) for batch, bad in made)
 
     def _cache_settings(self, tell: TellPlan | None) -> CacheSettings:
         return CacheSettings(
@@ -436,9 +477,13 @@ class Loader:
             counted = min(max(num - first, 0), share)
             yield Request(numbers=numbers % num, num_counted=counted)
 
-    def _accounted(self, source: SampleSource, pixels: DecodedBatch) -> DecodedBatch:
-        self._ledgers[source.split].record(pixels.bad)
-        return pixels
+    def _accounted(self, source: SampleSource, batch: T, bad: tuple[BadSample, ...]) -> T:
+        self._ledgers[source.split].record(bad)
+        return batch
+
+    def _finisher(self) -> Finisher:
+        config = self.config
+        return Finisher(self.normalisation, config.augment, seed=config.seed, device=self.device)
 
     def _epochs(self, first: int, count: int) -> Numbers:
         """Which epoch each sample belongs to, of those from position `first` of the stream on."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from pipeline.error import LoaderError
-from pipeline.shard_fetcher import RemoteShard, ShardFetcher
+from pipeline.remote.shard_fetcher import RemoteShard, ShardFetcher
 
 _SHARE_FORESEEN = 0.75
 _STEPS_AT_ONCE = 16

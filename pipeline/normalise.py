@@ -12,7 +12,8 @@ from torch import Tensor
 
 from shards.manifest import Manifest
 
-MASK_THRESHOLD = 128
+_MASK_BIT = 7
+MASK_THRESHOLD = 1 << _MASK_BIT
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,16 +42,24 @@ class Normalisation:
         std_red, std_green, std_blue = (std if std > 0 else 1.0 for std in statistics.std)
         return cls(mean=(red, green, blue), std=(std_red, std_green, std_blue))
 
-    def images(self, pixels: Tensor) -> Tensor:
+    def images(self, pixels: Tensor, into: Tensor | None = None) -> Tensor:
         """(N, H, W, 3) uint8 RGB to (N, 3, H, W) float32, channels-last.
 
-        Two kernels: a multiplication that also converts, and an addition in place; over whole rows,
-        since a processor's vectors are longer than a pixel's three channels.
+        Over whole rows, since a processor's vectors are longer than a pixel's three channels.
+
+        Args:
+            pixels: The images.
+            into: Memory for the result, of its type, shape and order.
         """
-        num, height, width, _ = pixels.shape
-        scale, bias = self._constants(pixels.device, width)
-        rows = torch.mul(pixels.reshape(num * height, width * 3), scale).add_(bias)
-        return rows.view(num, height, width, 3).permute(0, 3, 1, 2)
+        into = _room_for(pixels, 3) if into is None else into
+        scale, bias = self._constants(pixels.device, pixels.shape[2])
+        rows, found = pixels.flatten(2), into.permute(0, 2, 3, 1).view(*pixels.shape[:2], -1)
+        if pixels.device.type == "cpu":
+            # a product of two types would first be converted as a whole, into memory of its own
+            found.copy_(rows).mul_(scale).add_(bias)
+        else:
+            torch.mul(rows, scale, out=found).add_(bias)
+        return into
 
     def planes(self, values: Tensor) -> Tensor:
         """(N, 3, H, W) float32 from 0 to 255, normalised; the same arithmetic."""
@@ -84,11 +93,20 @@ def _on_device(
     return scale.to(device, torch.float32), bias.to(device, torch.float32)
 
 
-def mask(pixels: Tensor) -> Tensor:
-    """(N, H, W) uint8 to (N, 1, H, W) float32, 0 or 1."""
-    return (pixels >= MASK_THRESHOLD).unsqueeze(1).float()
+def mask(pixels: Tensor, into: Tensor | None = None) -> Tensor:
+    """(N, H, W) uint8 to (N, 1, H, W) float32, 0 or 1; `into` as in `Normalisation.images`."""
+    into = _room_for(pixels, 1) if into is None else into
+    into.squeeze(1).copy_(pixels >> _MASK_BIT)  # a comparison's bool takes longer to convert
+    return into
 
 
-def depth(pixels: Tensor) -> Tensor:
-    """(N, H, W) uint8 to (N, 1, H, W) float32 in [0, 1]."""
-    return torch.div(pixels, 255).unsqueeze(1)
+def depth(pixels: Tensor, into: Tensor | None = None) -> Tensor:
+    """(N, H, W) uint8 to (N, 1, H, W) float32 in [0, 1]; `into` as in `Normalisation.images`."""
+    into = _room_for(pixels, 1) if into is None else into
+    torch.div(pixels, 255, out=into.squeeze(1))
+    return into
+
+
+def _room_for(pixels: Tensor, channels: int) -> Tensor:
+    shape = (*pixels.shape[:3], channels)
+    return torch.empty(shape, device=pixels.device).permute(0, 3, 1, 2)

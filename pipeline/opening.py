@@ -14,7 +14,7 @@ from pipeline.error import LoaderError
 from shards.manifest import BACKGROUNDS, FileRecord, Manifest, read_manifest
 
 if TYPE_CHECKING:
-    from pipeline.remote import RemoteFolder
+    from pipeline.remote.folder import RemoteFolder
 
 _MAX_FAULTS_TOLD = 20
 

@@ -17,9 +17,9 @@ from pipeline.error import LoaderError
 from pipeline.joint_manifest import joint_manifest
 from pipeline.opening import OpenedSet, open_set
 from pipeline.order import SampleOrder
-from pipeline.remote import RemoteConfig, is_remote
-from pipeline.remote_set import RemoteSets
-from pipeline.shard_fetcher import ShardFetcher
+from pipeline.remote.folder import RemoteConfig, is_remote
+from pipeline.remote.remote_set import RemoteSets
+from pipeline.remote.shard_fetcher import ShardFetcher
 from pipeline.source import SampleSource
 from pipeline.windowed import WindowedOrder
 from shards.manifest import Manifest

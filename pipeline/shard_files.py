@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.error import LoaderError
 from pipeline.look_ahead import LookAhead
-from pipeline.shard_fetcher import RemoteShard, ShardFetcher
+from pipeline.remote.shard_fetcher import RemoteShard, ShardFetcher
 
 ABSENT = -1
 """Instead of a descriptor; reading from it is an `OSError`."""

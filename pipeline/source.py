@@ -20,8 +20,8 @@ import numpy as np
 
 from pipeline.look_ahead import LookAhead
 from pipeline.opening import OpenedSet
+from pipeline.remote.shard_fetcher import RemoteShard, ShardFetcher
 from pipeline.sample_rows import Numbers, read_sample_rows
-from pipeline.shard_fetcher import RemoteShard, ShardFetcher
 from pipeline.shard_files import ShardFiles
 from shards.index import PARTS
 from shards.tar import BLOCK

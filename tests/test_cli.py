@@ -257,7 +257,7 @@ def test_the_wrong_input_is_named_in_one_line_with_the_next_action(
         (("train", "--data", cut, "--out", out), "train-000001.tar is"),
         (("verify", tmp_path / "nowhere"), "is no folder; make a set there"),
         ((*again, "--width", "m"), "holds another network (network.width: 's' there, 'm' here)"),
-        ((*again, "--lr", "0.5"), "train.optimizer.lr: 0.004 there, 0.5 here"),
+        ((*again, "--lr", "0.5"), "train.optimizer.lr: 0.012 there, 0.5 here"),
         ((*again, "--order", "windowed"), "loader.order: 'global' there, 'windowed' here"),
         ((*train, "--window-shards", 8), "of no use to the global order; ask for 'windowed'"),
         (("bench", "order", "--peers"), "--peers is of no use to bench order; leave it out"),

@@ -17,7 +17,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def fits(function: Callable[[], None]) -> bool:
+def fits(function: Callable[[], object]) -> bool:
     """Call a function; returns whether there was memory for it, once what it held is let go."""
     try:
         function()
@@ -36,6 +36,7 @@ def out_of_memory(
     accumulate: int,
     common: int,
     fits: Callable[[int], bool],
+    doing: str = "",
 ) -> TrainingError:
     """What to say when a batch did not fit. Call it outside any `except`, which holds memory.
 
@@ -46,6 +47,7 @@ def out_of_memory(
         accumulate: Parts it was computed in.
         common: What the parts must divide: the greatest divisor of all stages' batch sizes.
         fits: Whether a batch in so many parts can be computed; tried from few to many.
+        doing: What was done, if it was not training.
     """
     for parts in _more_parts(accumulate, common):
         gc.collect()
@@ -61,8 +63,8 @@ def out_of_memory(
     else:
         advice = "no part of it that was tried fits either; use smaller images or a smaller network"
     return TrainingError(
-        f"out of memory on {device.type}: {batch_size // accumulate:,} samples at {size} px at a "
-        f"time do not fit; {advice}"
+        f"out of memory on {device.type}{doing}: {batch_size // accumulate:,} samples at {size} px "
+        f"at a time do not fit; {advice}"
     )
 
 

@@ -18,7 +18,7 @@ class OptimizerConfig:
     """`adamw` (Loshchilov and Hutter, arXiv:1711.05101), `adam` (Kingma and Ba, arXiv:1412.6980),
     `sgd` (Sutskever et al. 2013) or `rmsprop` (Tieleman and Hinton 2012)."""
 
-    lr: float = 4e-3
+    lr: float = 1.2e-2
     """Peak learning rate; the schedule says which share of it a step gets. Found with batches of 32
     (docs/log.md)."""
 

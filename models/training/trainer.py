@@ -9,11 +9,8 @@ Between two records nothing asks the device a question: losses add up there (`wi
 itself is in `learner.py`.
 """
 
-import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from itertools import islice
 from math import gcd
 from pathlib import Path
@@ -22,34 +19,29 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.checkpoint import (
-    BEST,
-    LAST,
-    encode,
-    read_checkpoint,
-    weights,
-    write_atomically,
-    write_newest,
-)
-from models.error import Interrupted, TimeIsUp, TrainingError
+from models.checkpoint import BEST, LAST, read_checkpoint, weights
+from models.error import TrainingError
 from models.losses import TaskLoss
 from models.prediction import Prediction
 from models.training.config import TrainConfig
 from models.training.display import Display
 from models.training.distributed import ALONE, Ranks
-from models.training.evaluate import SetFacts, evaluate, score
-from models.training.guards import all_finite
+from models.training.ending import Ending
+from models.training.evaluate import SetFacts, score
 from models.training.learner import Learner
 from models.training.memory import fits, out_of_memory
 from models.training.panels import PanelRows
 from models.training.plan import PlannedStage, plan_run
 from models.training.profile import profiled
 from models.training.progress import Progress
+from models.training.recording import Recorder
 from models.training.resume import check_resumable, check_same_network, newest_whole
+from models.training.saving import Saver
 from models.training.speed import Speed
 from models.training.stop import StopRequest
 from models.training.time_limit import TimeLimit
-from models.training.tracking import NoTracker, Record, Tracker, open_run_dir
+from models.training.tracking import NoTracker, Tracker, open_run_dir
+from models.training.validating import validation_scores
 from models.training.validation_loss import ValidationLoss
 from models.training.warm_up import compiled_first
 from pipeline.batch import Batch, BatchLoader
@@ -101,7 +93,6 @@ class Trainer:
         self.stop = StopRequest()
         self.time_limit = TimeLimit(config.time_limit_s, began)
         self.progress = Progress()
-        self._has_moved = False
         self._is_profiled = False
 
     def run(self, *, resume: bool = False) -> dict[str, float]:
@@ -128,8 +119,7 @@ class Trainer:
             self.restore()
         else:
             self.begin()
-        self._started = time.monotonic() - self.progress.elapsed_s
-        self.tracker = self._open_tracker()
+        self._take_up_pens()
         with self.stop, self.tracker, self.display:
             self.display.began()
             if self.config.graph:
@@ -146,7 +136,7 @@ class Trainer:
         Where validation no longer improves, the stage ends early: the rest of its steps is skipped,
         and the next one goes on with the very next sample.
         """
-        self._end_unless_there_is_room()
+        self.ending.unless_there_is_room()
         self.time_limit.opening()
         self.learner.begin_stage(stage.number)
         self.speed.begin_stage(stage.size)
@@ -168,22 +158,22 @@ class Trainer:
         if not fits(lambda: self.learner.step(batch, rate=rate, progress=share, number=number)):
             raise self._out_of_memory(stage, batch)
         self.meter.tick(stage.batch_size)
-        self._has_moved = True
         self.progress.step += 1
         self.progress.samples += stage.batch_size
 
     def after_step(self, stage: PlannedStage, epoch_end: int) -> None:
         """Record, save and stop, where it is time to."""
         step = self.progress.step
+        self.ending.has_moved = True
         self.display.advance(self.progress.planned_step)
         if step % self.config.log_every == 0 or self.progress.planned_step == epoch_end:
-            self._record_training(stage)
+            self.recorder.training(stage)
         self.time_limit.opened()
         if step % self.config.checkpoint_every == 0 or self.time_limit.wants_a_save:
-            self._save(LAST)
+            self.saver.save(LAST)
         if self.config.keep_every and step % self.config.keep_every == 0:
-            self._save(f"step-{step:08}.pt")
-        self._stop_if_asked()
+            self.saver.save(f"step-{step:08}.pt")
+        self.ending.if_asked()
 
     def validate(self, stage: PlannedStage) -> None:
         """Score the network at the stage's size, draw the panel, keep the best weights.
@@ -192,27 +182,28 @@ class Trainer:
         (a mask's edge is a larger share of a small image). So the first validation of each stage
         replaces the best of the stage before, and `best.pt` is the best at the last size reached.
         """
-        self._end_unless_there_is_room()
+        self.ending.unless_there_is_room()
         self.display.validating(stage)
         rows = PanelRows(self.config.num_panels if self.ranks.is_writer else 0)
         losses = ValidationLoss(self.learner.loss)
 
         def observe(batch: Batch, prediction: Prediction) -> None:
-            self._stop_if_asked()
+            self.ending.if_asked()
             losses.add(batch, prediction)
             rows.add(batch, prediction)
 
-        self.progress.scores = evaluate(
+        self.progress.scores = validation_scores(
             self.learner.predictor(),
             self.loader,
-            size=stage.size,
-            # no larger than what a training step computes at once
-            batch_size=self.ranks.size
-            * max(1, stage.batch_size // self.ranks.size // self.config.accumulate),
+            stage,
+            parts=self.config.accumulate,
+            common=self._common_divisor,
+            loss=self.learner.loss,
             facts=self.facts,
             precision=self.learner.precision,
             observe=observe,
             ranks=self.ranks,
+            rescue=self._save_if_memory_suffices,
         )
         self.progress.validated_step = self.progress.step
         if picture := rows.draw(self.facts):
@@ -225,13 +216,12 @@ class Trainer:
         values = {"score": result[1], **losses.means(self.ranks), **self.progress.scores}
         if self.learner.plateau is not None:
             self.learner.plateau.update(values[self.config.schedule.watch])
-        record = self._record("validation", stage, values)
-        self.display.validated(stage, record, is_best=is_best)
+        self.recorder.validation(stage, values, is_best=is_best)
         if self.config.histograms:
             self.tracker.distributions(self.learner.network, self.progress.step)
         self._skip_if_hopeless(stage)
-        self._has_moved = True
-        self._save(*([BEST] if is_best else []), LAST)
+        self.ending.has_moved = True
+        self.saver.save(*([BEST] if is_best else []), LAST)
         self.meter.restart()
 
     def begin(self) -> None:
@@ -268,6 +258,38 @@ class Trainer:
         self.learner.load_state_dict(state, path)
         self.progress = Progress(**state["progress"])
         self.loader.load_state_dict(self.progress.loader)
+
+    def _take_up_pens(self) -> None:
+        """Open what writes, where the run stands now."""
+        self.tracker = self._open_tracker()
+        self.recorder = Recorder(
+            progress=self.progress,
+            plan=self.plan,
+            learner=self.learner,
+            loader=self.loader,
+            meter=self.meter,
+            speed=self.speed,
+            ranks=self.ranks,
+            tracker=self.tracker,
+            display=self.display,
+            run_dir=self.run_dir,
+            max_bad_steps=self.config.max_bad_steps,
+        )
+        self.saver = Saver(
+            run_dir=self.run_dir,
+            learner=self.learner,
+            recorder=self.recorder,
+            time_limit=self.time_limit,
+            sections=self.sections,
+            facts=self.facts,
+        )
+        self.ending = Ending(
+            stop=self.stop,
+            time_limit=self.time_limit,
+            limit=self.config.time_limit,
+            saver=self.saver,
+            plan=self.plan,
+        )
 
     def _open_tracker(self) -> Tracker | NoTracker:
         if not self.ranks.is_writer:
@@ -334,125 +356,21 @@ class Trainer:
             f"no better score in {self.progress.num_worse} validations"
         )
 
-    def _record_training(self, stage: PlannedStage) -> None:
-        self._tell_skipped(stage)
-        means = self.learner.window.take()  # waits for the device, so the reading is honest
-        speed = self.speed.fields(self.meter.read())
-        record = self._record("train", stage, {**means, "lr": self.learner.lr, **speed})
-        self.display.trained(stage, record)
-
-    def _tell_skipped(self, stage: PlannedStage) -> None:
-        """Write down the steps that changed nothing; end the run after too many."""
-        skipped = self.learner.skipped.take()
-        for step, numbers in skipped:
-            self.progress.bad_steps += 1
-            samples = self.progress.samples - (self.progress.step - step) * stage.batch_size
-            place = {"step": step, "samples": samples, "epoch": samples / self.plan.num_samples}
-            self._record("skipped", stage, {**place, "numbers": numbers})
-        if skipped:
-            steps = ", ".join(f"{step:,}" for step, _ in skipped)
-            self.display.say(
-                f"skipped step {steps}: loss or gradient was not a finite number; the samples are "
-                f"in {self.run_dir / 'metrics.jsonl'}"
-            )
-        if self.progress.bad_steps > self.config.max_bad_steps:
-            msg = (
-                f"loss or gradient was not a finite number in {self.progress.bad_steps:,} of the "
-                f"steps up to {self.progress.step:,}, more than --max-bad-steps "
-                f"{self.config.max_bad_steps:,}; their samples are in "
-                f"{self.run_dir / 'metrics.jsonl'}, and the checkpoints are good; start another "
-                "run with a lower learning rate, or go on with --resume and a higher limit"
-            )
-            raise TrainingError(msg)
-
-    def _record(self, kind: str, stage: PlannedStage, values: Mapping[str, Any]) -> Record:
-        self.progress.elapsed_s = time.monotonic() - self._started
-        self.ranks.share_bad_samples(self.loader)
-        record: Record = {
-            "kind": kind,
-            "step": self.progress.step,
-            "samples": self.progress.samples,
-            "epoch": self.progress.samples / self.plan.num_samples,
-            "stage": stage.number,
-            "size": stage.size,
-            "elapsed_s": self.progress.elapsed_s,
-            "bad_samples": self.loader.num_bad_samples,
-            "bad_steps": self.progress.bad_steps,
-            **values,
-        }
-        self.tracker.write(record)
-        self.progress.num_records += 1
-        return record
-
-    def _save(self, *names: str) -> None:
-        with self.time_limit.saving():
-            self._refuse_bad_weights()
-            self.progress.elapsed_s = time.monotonic() - self._started
-            self.ranks.share_bad_samples(self.loader)
-            self.progress.loader = self.loader.state_dict()
-            self.tracker.sync()
-            state = {
-                **self.learner.state_dict(),
-                "progress": asdict(self.progress),
-                "config": self.sections,
-                "set": self.facts.record(),
-            }
-
-            def write() -> None:
-                content = encode(state)
-                for name in names:
-                    if name == LAST:
-                        write_newest(self.run_dir, content)
-                    else:
-                        write_atomically(self.run_dir / name, content)
-
-            self.ranks.on_writer(write)
-
-    def _refuse_bad_weights(self) -> None:
-        """End the run, so that no checkpoint is ever written of weights that are not finite."""
-        if not all_finite(self.learner.network):
-            msg = (
-                f"the weights are no finite numbers any more after step {self.progress.step:,}; "
-                f"the checkpoints in {self.run_dir} are from before; start another run with a "
-                "lower learning rate"
-            )
-            raise TrainingError(msg)
-
     def _out_of_memory(self, stage: PlannedStage, batch: Batch) -> TrainingError:
         return out_of_memory(
             batch.composite.device,
             size=stage.size,
             batch_size=len(batch),
             accumulate=self.config.accumulate,
-            common=gcd(*(stage.batch_size for stage in self.plan.stages)),
+            common=self._common_divisor,
             fits=lambda parts: self.learner.fits(batch, parts),
         )
 
-    def _stop_if_asked(self) -> None:
-        number, is_up = self.ranks.highest(self.stop.received or 0, self.time_limit.is_up())
-        if number:
-            raise Interrupted(self._saved(f"stopped by {signal.Signals(number).name}"))
-        if is_up:
-            self._end_in_time()
+    def _save_if_memory_suffices(self) -> None:
+        if self.ranks.size == 1:  # others are still validating, and all save together
+            fits(lambda: self.saver.save(LAST))
 
-    def _end_unless_there_is_room(self) -> None:
-        (is_over,) = self.ranks.highest(not self.time_limit.has_room_to_open())
-        if is_over:
-            self._end_in_time()
-
-    def _end_in_time(self) -> None:
-        if not self._has_moved:
-            msg = (
-                f"{self.run_dir} got no further within the time limit of {self.config.time_limit}, "
-                "so that --resume would never end; give more time"
-            )
-            raise TrainingError(msg)
-        raise TimeIsUp(self._saved(f"the time limit of {self.config.time_limit} is near; stopped"))
-
-    def _saved(self, why: str) -> str:
-        """Save, and tell."""
-        self._save(LAST)
-        return (
-            f"{why} after step {self.progress.step:,} of {self.plan.num_steps:,} and saved "
-            f"{self.run_dir / 'last.pt'}; the same command with --resume goes on from there"
-        )
+    @property
+    def _common_divisor(self) -> int:
+        """Of all stages' batch sizes: what accumulation may divide them by."""
+        return gcd(*(stage.batch_size for stage in self.plan.stages))

@@ -5,11 +5,11 @@ The stage's loader is open by then: while the compiler works, it decodes ahead a
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 
 import torch
 
 from models.training.learner import Learner, parts_of
+from models.training.memory import fits
 from pipeline.batch import Batch
 
 
@@ -45,9 +45,13 @@ def compile_for(learner: Learner, batch: Batch) -> None:
     part = parts_of(batch, learner.config.accumulate)[0]
     buffers = {name: values.clone() for name, values in learner.network.named_buffers()}
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), suppress(torch.OutOfMemoryError):
+
+    def try_out() -> None:
         prediction = learner.precision.predict(learner.forward, part.background, part.composite)
         learner.loss(prediction, part.mask, part.depth, part.weight).total.backward()
+
+    with torch.random.fork_rng(devices):
+        fits(try_out)
     with torch.no_grad():
         for name, values in learner.network.named_buffers():
             values.copy_(buffers[name])

@@ -10,9 +10,9 @@ import benchmarks.loader as bench
 from benchmarks.cached import cached_contenders, fill
 from benchmarks.harness import take_turns
 from benchmarks.loader import CPU, STREAM, Scale, exact_images
-from pipeline.cached_stream import CachedStream
+from pipeline.cache.cached_stream import CachedStream
+from pipeline.cache.sample_table import HostTable
 from pipeline.loader import Loader, LoaderConfig
-from pipeline.sample_table import HostTable
 
 TINY = Scale(count=80, samples_per_shard=20, seconds=0.01, turns=1, sizes=(64,))
 

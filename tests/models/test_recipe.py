@@ -7,6 +7,7 @@ from models.losses import LossConfig
 from models.recipe import EMPTY, FOLDER, ExpectedSet, describe, facts, read_recipe, recipe_names
 from models.registry import NETWORKS, NetworkConfig, check_size
 from models.training.config import TrainConfig
+from models.training.schedule import ScheduleConfig
 from models.training.tasks import check_tasks
 from pipeline.augment import AugmentConfig, read_augment
 
@@ -54,19 +55,55 @@ def test_published_figures_are_in_the_recipes():
     found = {name: facts(read_recipe(name)) for name in recipe_names()}
     keys = ("stages", "batch_size", "optimizer", "lr", "schedule")
     assert {name: tuple(row[key] for key in keys) for name, row in found.items()} == {
-        "house": ("64:4,96:2,224:1", "256", "adamw", 0.004, "one-cycle"),
-        "000": ("64:10", "128", "adam", 0.01, "plateau"),
-        "000-mask": ("64:10", "128", "adam", 0.01, "plateau"),
-        "000-depth": ("64:10", "128", "adam", 0.01, "plateau"),
+        "house": ("64:4,96:2,224:1", "256", "adamw", 0.012, "one-cycle"),
+        "000": ("64:10", "128", "adam", 0.01, "one-cycle"),
+        "000-mask": ("64:10", "128", "adam", 0.01, "one-cycle"),
+        "000-depth": ("64:10", "128", "adam", 0.01, "one-cycle"),
         "001-unet": ("96:20", "128", "sgd", 0.01, "step"),
         "001-resnet18": ("96:100", "64", "adam", 1e-4, "step"),
-        "002": ("192:10", "64", "adam", 0.01, "plateau"),
+        "002": ("192:10", "64", "adam", 0.01, "one-cycle"),
         "003": ("224:12", "16", "sgd", 0.01, "plateau"),
-        "004": ("64:3,128:3", "128", "sgd", 0.01, "plateau"),
-        "004-mask": ("64:3,128:3", "128", "sgd", 0.01, "plateau"),
+        "004": ("64:3,128:3", "128", "sgd", 0.1, "one-cycle"),
+        "004-mask": ("64:3,128:3", "128", "sgd", 0.1, "one-cycle"),
     }
     assert found["004"]["weights"] == {"mask": 1.0, "depth": 2.0}
     assert found["002"]["losses"] == {"mask": "bce", "depth": "0.9 dssim(window=11) + 0.1 iou"}
+
+
+@pytest.mark.parametrize("name", ["000", "000-mask", "000-depth", "002", "004", "004-mask"])
+def test_a_mended_schedule_leaves_the_published_one_an_option_away(name):
+    """`--schedule plateau --warmup 0` has the numbers that the system published."""
+    published = {"factor": 0.1, "patience": 2, "threshold": 1e-4}
+    if name == "002":
+        published = {"factor": 0.5, "patience": 2, "threshold": 1e-3, "cooldown": 2}
+    given = {"schedule": {"name": "plateau", "warmup": 0.0}}
+    found = read_recipe(name).part("train", given).schedule
+    assert found == ScheduleConfig(name="plateau", warmup=0.0, **published)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_cut_short_comes_down_as_the_whole_one_does(name):
+    """A rate is drawn over the run, not over epochs that a short run never reaches."""
+    schedule = read_recipe(name).part("train").schedule
+    shares = [step / 200 for step in range(201)]
+    short, whole = ([schedule.rate(share, epochs=e) for share in shares] for e in (0.5, 100))
+    assert short == whole
+    if schedule.name != "plateau":
+        assert short[-1] <= 0.1 * max(short) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "drops"), [("001-unet", 20, 10), ("001-resnet18", 100, 15)]
+)
+def test_001s_rates_fall_in_the_epochs_that_were_published(name, epochs, drops):
+    """Ten samples an epoch; a tenth at each drop."""
+    train = read_recipe(name).part("train")
+    (stage,) = train.parsed_stages
+    assert stage.epochs == epochs
+    for step in range(10 * epochs):
+        expected = 0.1 ** min(step // (10 * drops), (epochs - 1) // drops)
+        rate = train.schedule.rate(step / (10 * epochs), epochs=epochs)
+        assert rate == pytest.approx(expected, rel=1e-9), step
 
 
 def test_options_take_the_place_of_the_recipes_and_nothing_else_does():

@@ -90,6 +90,36 @@ def test_a_sample_is_the_same_in_any_batch(size: int) -> None:
         assert_same(some, expected)
 
 
+@pytest.mark.parametrize("text", ["none", "flip", "strong"])
+def test_batches_that_are_kept_keep_what_they_show(text: str) -> None:
+    """Memory is used again, of those alone that are not."""
+    pixels, made = random_pixels(6), finisher(text)
+    numbers, addresses = np.arange(6), set()
+    kept = []
+    for epoch in range(12):
+        planes = made.planes(pixels, numbers, np.full(6, epoch))
+        addresses.add(planes.composite.data_ptr())
+        if epoch % 4 == 0:
+            kept.append((epoch, planes))
+        del planes
+    for epoch, planes in kept:
+        assert_same(planes, finisher(text).planes(pixels, numbers, np.full(6, epoch)))
+    assert len(addresses) == len(kept) + 1
+
+
+@pytest.mark.parametrize("text", ["none", "flip", "strong"])
+def test_the_bits_do_not_depend_on_the_number_of_threads(text: str) -> None:
+    pixels, before = random_pixels(9, 96), torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(finish(text, pixels))
+    finally:
+        torch.set_num_threads(before)
+    assert_same(*found)
+
+
 def test_where_only_flips_are_drawn_pixels_stay_what_they_were() -> None:
     pixels = random_pixels(60)
     found, plain = finish("flip,flip_vertical=0.4", pixels), finish("none", pixels)

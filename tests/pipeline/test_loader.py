@@ -18,6 +18,7 @@ from pipeline.augment import AugmentConfig
 from pipeline.batch import Batch, BatchLoader
 from pipeline.error import LoaderError
 from pipeline.loader import Loader, LoaderConfig
+from pipeline.normalise import Normalisation
 from pipeline.order import Order
 from shards.manifest import read_manifest
 from shards.tar import read_members
@@ -179,6 +180,46 @@ def test_more_bad_samples_than_tolerated_are_an_error_that_names_the_last(
         last = strict.bad_samples[-1]
     assert f"{last.shard}, {last.member}" in str(caught.value)
     assert f"run `maskdepth verify {damaged}`" in str(caught.value)
+
+
+def test_a_bad_sample_counts_when_its_batch_is_handed_out(
+    spoil: Callable[..., Path],
+) -> None:
+    """Not sooner, though later batches are ready: a checkpoint knows of what was trained on."""
+    damaged = spoil([100])
+    at = Order(num_samples=240, seed=4).sample_numbers(0, 240).tolist().index(100) // 24
+    assert at > 1
+    for config in (CONFIG, replace(CONFIG, max_bad_samples=0)):
+        with (
+            Loader(damaged, config, CPU) as loader,
+            loader.train(size=32, batch_size=24, start=0, num_steps=10) as batches,
+        ):
+            for _ in range(at):
+                next(batches)
+                assert loader.num_bad_samples == 0
+            if config.max_bad_samples:
+                assert (next(batches).weight == 0).sum() == 1
+            else:
+                with pytest.raises(LoaderError, match="sample 100"):
+                    next(batches)
+            assert loader.num_bad_samples == 1
+
+
+def test_batches_are_finished_by_one_thread_of_their_own(
+    loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more of them than are asked for."""
+    names, normalise = [], Normalisation.images
+
+    def images(self: Normalisation, *given: Tensor) -> Tensor:
+        names.append(threading.current_thread().name)
+        return normalise(self, *given)
+
+    monkeypatch.setattr(Normalisation, "images", images)
+    assert len(_train(loader, steps=3)) == 3
+    assert len(names) == 2 * 3, "composite and background of three batches"
+    assert len(set(names)) == 1
+    assert names[0].startswith("maskdepth-finish")
 
 
 def test_a_limit_of_0_tolerates_none(spoil: Callable[..., Path]) -> None:

@@ -532,13 +532,15 @@ def test_a_torn_last_record_is_written_again(make_trainer, begun, undisturbed):
 class Hungry(nn.Module):
     """The tiny network, on a machine that has room for so many pixels at a time."""
 
-    def __init__(self, network, room, error):
+    def __init__(self, network, room, error, *, training=True):
         super().__init__()
         self.network, self.room, self.error = network, room, error
+        self.is_hungry_training = training
 
     def forward(self, background, composite):
         """The tiny network's, if it fits."""
-        if len(composite) * composite.shape[-1] ** 2 > self.room and self.training:
+        is_much = len(composite) * composite.shape[-1] ** 2 > self.room
+        if is_much and self.training == self.is_hungry_training:
             raise self.error
         return self.network(background, composite)
 
@@ -573,6 +575,48 @@ def test_out_of_memory_says_what_would_fit_and_that_is_true(make_trainer, undist
     steps = [row["step"] for row in records(resumed, "validation")]
     assert steps == sorted(set(steps))
     assert_saved_is_whole(resumed.run_dir)
+
+
+@pytest.mark.parametrize("error", [CPU, torch.OutOfMemoryError("CUDA out of memory. Tried to")])
+def test_out_of_memory_while_validating_says_what_would_fit_and_loses_no_step(
+    make_trainer, undisturbed, error
+):
+    """The steps before it are saved, and the advice is true: the run goes on with it to its end."""
+
+    def hungry(**changes):
+        network = Hungry(undisturbed.learner.network, 2 * 12**2, error, training=False)
+        return make_trainer(stages="8:1.2,12:1", batch_size="4", network=network, **changes)
+
+    with pytest.raises(
+        TrainingError,
+        match=r"while validating: 4 samples at 12 px at a time do not fit; 2 did in a trial",
+    ) as told:
+        hungry().run()
+    assert_one_line(told)
+    assert "--resume --accumulate 2" in str(told.value)
+    resumed = hungry(accumulate=2)
+    saved = read_checkpoint(resumed.run_dir / "last.pt")["progress"]
+    assert saved["step"] == resumed.plan.num_steps > saved["validated_step"]
+    seen = len(resumed.loader.numbers_seen)
+    resumed.run(resume=True)
+    assert len(resumed.loader.numbers_seen) == seen, "every step was made before"
+    rows = [row["step"] for row in records(resumed, "validation")]
+    assert rows == sorted(set(rows))
+    assert rows[-1] == resumed.plan.num_steps
+    assert_saved_is_whole(resumed.run_dir)
+
+
+def test_out_of_memory_while_validating_whatever_the_batch_is_said(make_trainer, undisturbed):
+    network = Hungry(undisturbed.learner.network, 10, CPU, training=False)
+    with pytest.raises(TrainingError, match=r"while validating: 4 .* no part of it that was tried"):
+        make_trainer(network=network).run()
+
+
+def test_another_error_while_validating_is_not_taken_for_memory(make_trainer, undisturbed):
+    error = RuntimeError("shapes cannot be multiplied")
+    network = Hungry(undisturbed.learner.network, 10, error, training=False)
+    with pytest.raises(RuntimeError, match="shapes cannot"):
+        make_trainer(network=network).run()
 
 
 def test_out_of_memory_whatever_the_batch_is_said(make_trainer, undisturbed):

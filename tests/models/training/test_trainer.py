@@ -383,7 +383,7 @@ def test_best_is_the_best_of_the_last_stage_reached(make_trainer, monkeypatch):
     """A high score at a small size does not keep the later stage from being saved."""
     scores = iter([0.9, 0.8, 0.5, 0.6, 0.4])
     monkeypatch.setattr(
-        "models.training.trainer.evaluate", lambda *_, **__: {"mask_iou": next(scores)}
+        "models.training.validating.evaluate", lambda *_, **__: {"mask_iou": next(scores)}
     )
     trainer = make_trainer(stages="8:2,12:3", batch_size="5", num_panels=0)
     trainer.run()

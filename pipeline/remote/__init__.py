@@ -1,0 +1,1 @@
+"""Sets that are not on this machine."""

@@ -1,0 +1,1 @@
+"""Threads, queue depth and engines, by rule or by measuring."""

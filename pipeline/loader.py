@@ -446,10 +446,11 @@ class Loader:
     ) -> Iterator[Batch]:
         """Batches, each finished while the consumer works on the one before it.
 
-        A GPU does that by itself: what it is told to do it does later.
+        A GPU does that by itself: what it is told to do it does later. Where shards are fetched, a
+        batch must not wait for the pixels of the one after it, which may be long in coming.
         """
         made: Iterator[_Finished] = map(finished, jobs)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and source.is_here:
             made = stack.enter_context(closing(one_ahead(jobs, finished)))
         return (self._accounted(source, batch, bad) for batch, bad in made)
 

@@ -55,6 +55,11 @@ class ShardFiles:
         """Why a shard cannot be had; asked while it is held."""
         return self._remote[shard].failure if shard in self._remote else ""
 
+    @property
+    def are_here(self) -> bool:
+        """No shard has to be fetched."""
+        return self._fetcher is None or not self._remote
+
     def look_ahead(
         self, upcoming: Iterable[Iterable[int]], *, num_under_way: int
     ) -> LookAhead | None:
@@ -64,8 +69,9 @@ class ShardFiles:
             upcoming: The shards of each batch.
             num_under_way: Batches that may be read at the same time.
         """
-        if self._fetcher is None or not self._remote:
+        if self.are_here:
             return None
+        assert self._fetcher is not None
         return LookAhead(
             self._fetcher,
             ([self._remote[i] for i in shards if i in self._remote] for shards in upcoming),

@@ -114,6 +114,11 @@ class SampleSource:
         """(num_samples,) number of each sample's object; -1 unknown."""
         return self._rows.foreground
 
+    @property
+    def is_here(self) -> bool:
+        """Nothing has to be fetched."""
+        return self._files.are_here
+
     def look_ahead(self, upcoming: Iterable[Numbers], *, num_under_way: int) -> LookAhead | None:
         """Fetches what a stream will read, ahead of it; None if all is here.
 

@@ -331,7 +331,7 @@ def test_a_run_killed_while_it_fills_a_file_goes_on_with_what_it_had(
         from dataclasses import replace
         from pathlib import Path
         from pipeline.cache import cache_file
-        from tests.pipeline.test_cache import CONFIG, CPU, SIZE, Loader
+        from tests.pipeline.cache.test_cache import CONFIG, CPU, SIZE, Loader
         cache_file.COMMIT_EVERY_S = 0.01
         config = replace(CONFIG, cache="file", cache_dir=Path({str(tmp_path)!r}))
         with Loader(Path({str(spoilt)!r}), config, CPU) as loader:
@@ -342,11 +342,10 @@ def test_a_run_killed_while_it_fills_a_file_goes_on_with_what_it_had(
                     print(number, flush=True)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=root) as filling:
         assert filling.stdout is not None
-        while filling.stdout.readline() != b"6\n":
-            pass
+        assert b"6\n" in iter(filling.stdout.readline, b"")
         filling.kill()
     read = watched_reads(monkeypatch)
     with Loader(spoilt, CONFIG, CPU) as plain:

@@ -233,7 +233,7 @@ FILLER = """
     from pathlib import Path
     import numpy as np
     from pipeline.cache import cache_file
-    from tests.pipeline.test_cache_file import IDENTITY, NUM, open_file_table, pixels
+    from tests.pipeline.cache.test_cache_file import IDENTITY, NUM, open_file_table, pixels
 
     cache_file.COMMIT_EVERY_S = 0.002
     rng = np.random.default_rng(0)
@@ -268,7 +268,7 @@ def test_a_killed_filling_leaves_no_flag_without_its_pixels_and_goes_on(
         [sys.executable, "-c", textwrap.dedent(FILLER), str(tmp_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     ) as killer:
         assert killer.stdin is not None
         assert killer.stdout is not None
@@ -304,7 +304,7 @@ KILLER = """
     from pathlib import Path
     import numpy as np
     from pipeline.cache import cache_file, sample_table
-    from tests.pipeline.test_cache_file import IDENTITY, NUM, KILLED_AT, open_file_table, put
+    from tests.pipeline.cache.test_cache_file import IDENTITY, NUM, KILLED_AT, open_file_table, put
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -343,7 +343,7 @@ def test_a_kill_at_any_point_of_writing_a_row_leaves_no_flag_without_pixels(
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(KILLER), str(tmp_path)],
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     for number, (where, held) in enumerate(KILLED_AT.items()):
         table = open_file_table(tmp_path / str(number), IDENTITY, num=NUM)

@@ -886,11 +886,25 @@ def main(arguments: list[str] | None = None) -> None:
     except Interrupted as error:
         fail(str(error))
         status = INTERRUPTED
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        status = fail(
+            "out of memory; a smaller --batch-size needs less, `convert` fewer --processes"
+        )
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted; the same command starts again; `convert` keeps finished shards, and "
               "`train` goes on from its last checkpoint with --resume")  # fmt: skip
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    if isinstance(error, MemoryError):  # no time to import anything
+        return True
+    from models.training.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _resuming(arguments: list[str]) -> str:

@@ -207,7 +207,8 @@ def _stepper(entry: Entry, size: int, device: torch.device) -> Callable[[], floa
 def _print(budget: Budget, rows: list[dict[str, Any]]) -> None:
     print(f"\n{budget.samples:,} samples of {budget.size} px, batches of {BATCH}")
     heads = "".join(f"{title:>12}" for title in _METRICS.values())
-    print(f"{'':<24}{'parameters':>12}{heads}{'samples/s':>12}")
+    last = f"{'samples/s':>12}" if "samples_per_s" in rows[0] else ""
+    print(f"{'':<24}{'parameters':>12}{heads}{last}")
     for row in rows:
         cells = "".join(f"{row[key]:>12.4f}" if key in row else f"{'-':>12}" for key in _METRICS)
         rate = f"{row['samples_per_s']:>12,.0f}" if "samples_per_s" in row else ""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import cli
 from models.checkpoint import encode, read_checkpoint, write_atomically
@@ -167,6 +168,37 @@ def test_a_checkpoint_is_scored_beside_the_free_baselines(
     table = capsys.readouterr().out
     for words in ("free baseline", "mask_boundary_f", "published_000_dice", "published_004_rmse"):
         assert words in table
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")]
+)
+def test_out_of_memory_while_scoring_is_said_in_one_line(
+    trained: Path,
+    small_set: Path,
+    error: Exception,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hungry(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("models.training.evaluate.evaluate", hungry)
+    assert run("evaluate", "--checkpoint", trained / "best.pt", "--data", small_set) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("maskdepth: out of memory; a sm")
+
+
+def test_an_error_that_is_not_the_users_keeps_its_traceback(
+    trained: Path, small_set: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        msg = "shapes do not agree"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("models.training.evaluate.evaluate", broken)
+    command = ["evaluate", "--checkpoint", str(trained / "best.pt"), "--data", str(small_set)]
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main(command)
 
 
 def test_another_set_is_scored_as_the_network_was_trained(

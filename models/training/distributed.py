@@ -11,6 +11,7 @@ Decisions (to stop, to save, to leave out a void batch) are agreed through the p
 asks a device for them. Losses and weights are added up on the device, in its own order of work.
 """
 
+import gc
 import hashlib
 import inspect
 import os
@@ -235,12 +236,19 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         yield Ranks(rank=rank, size=size), device
     except (Interrupted, TimeIsUp, SystemExit) as end:
         if getattr(end, "code", 0) in {0, 130}:  # all of them end alike, though one alone says why
-            dist.destroy_process_group()
+            _leave()
         raise
     except Exception as error:
         # the others may be gone, and nobody waits for them
         handler.record_exception(error)  # for torchrun's report
         raise
+    _leave()
+
+
+def _leave() -> None:
+    # what a cycle still holds of the group would keep gloo's threads into the interpreter's end,
+    # where a thread that asks for it aborts the process (pytorch/pytorch pull request 179291)
+    gc.collect()
     dist.destroy_process_group()
 
 

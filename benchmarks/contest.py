@@ -1,7 +1,9 @@
 """What the benchmarks of training share: networks that take part, a set for them, a run of one."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,4 +55,22 @@ def trainer_of(
         run_dir=run_dir,
         device=device,
         sections={"network": asdict(entry.network), "loss": asdict(entry.loss)},
+    )
+
+
+def score_cells(row: Mapping[str, Any], metrics: Iterable[str]) -> str:
+    """A row's scores in columns; a dash for what its network does not predict."""
+    return "".join(f"{row[key]:>12.4f}" if key in row else f"{'-':>12}" for key in metrics)
+
+
+def score_heads(metrics: Mapping[str, str]) -> str:
+    """The titles of the columns."""
+    return "".join(f"{title:>12}" for title in metrics.values())
+
+
+def print_free(row: Mapping[str, Any]) -> None:
+    """The two baselines that cost nothing, under mask IoU and depth RMSE."""
+    print(
+        f"{'free baselines':<36}{row['baseline_mask_iou']:>12.4f}{'':>12}"
+        f"{row['baseline_depth_rmse']:>12.4f}"
     )

@@ -22,7 +22,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.contest import Entry, make_set, trainer_of
+from benchmarks.contest import (
+    Entry,
+    make_set,
+    print_free,
+    score_cells,
+    score_heads,
+    trainer_of,
+)
 from benchmarks.harness import environment, report, take_turns
 from models.losses import LossConfig, TaskLoss
 from models.registry import NETWORKS, NetworkConfig, build_network
@@ -48,8 +55,7 @@ LOSS_PAIRS = (
 """House first; then those of 000 and 004."""
 
 PEAK_RATES = {"000-mask": 4e-3, "001-unet": 4e-3}
-"""Of AdamW, for those networks that find worse masks (or depths, without masks) at the house
-recipe's: of 6,000 samples of 64 px."""
+"""Of AdamW, where a trial of 6,000 samples of 64 px found worse masks at the house recipe's."""
 
 _METRICS = {
     "mask_iou": "mask IoU",
@@ -205,15 +211,9 @@ def _stepper(entry: Entry, size: int, device: torch.device) -> Callable[[], floa
 
 def _print(budget: Budget, rows: list[dict[str, Any]]) -> None:
     print(f"\n{budget.samples:,} samples of {budget.size} px, batches of {BATCH}")
-    heads = "".join(f"{title:>12}" for title in _METRICS.values())
     last = f"{'samples/s':>12}" if "samples_per_s" in rows[0] else ""
-    print(f"{'':<24}{'parameters':>12}{heads}{last}")
+    print(f"{'':<24}{'parameters':>12}{score_heads(_METRICS)}{last}")
     for row in rows:
-        cells = "".join(f"{row[key]:>12.4f}" if key in row else f"{'-':>12}" for key in _METRICS)
         rate = f"{row['samples_per_s']:>12,.0f}" if "samples_per_s" in row else ""
-        print(f"{row['name']:<24}{row['parameters']:>12,}{cells}{rate}")
-    first = rows[0]
-    print(
-        f"{'free baselines':<36}{first['baseline_mask_iou']:>12.4f}{'':>12}"
-        f"{first['baseline_depth_rmse']:>12.4f}"
-    )
+        print(f"{row['name']:<24}{row['parameters']:>12,}{score_cells(row, _METRICS)}{rate}")
+    print_free(rows[0])

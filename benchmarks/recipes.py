@@ -23,7 +23,14 @@ from typing import Any
 
 import torch
 
-from benchmarks.contest import Entry, make_set, trainer_of
+from benchmarks.contest import (
+    Entry,
+    make_set,
+    print_free,
+    score_cells,
+    score_heads,
+    trainer_of,
+)
 from benchmarks.harness import environment, report
 from models.recipe import Recipe, facts, read_recipe, recipe_names
 from models.registry import NETWORKS
@@ -129,17 +136,12 @@ def is_above_free_mask(scores: dict[str, float]) -> bool | None:
 
 def _print(budget: Budget, rows: Iterable[dict[str, Any]]) -> None:
     print(f"\n{budget.samples:,} samples of {budget.size} px, batches of {budget.batch_size}")
-    heads = "".join(f"{title:>12}" for title in _METRICS.values())
-    print(f"{'recipe':<16}{'network':<20}{heads}  above the free mask")
+    print(f"{'recipe':<16}{'network':<20}{score_heads(_METRICS)}  above the free mask")
     for row in rows:
-        cells = "".join(f"{row[key]:>12.4f}" if key in row else f"{'-':>12}" for key in _METRICS)
         above = {True: "yes", False: "no", None: "-"}[row["is_above_free_mask"]]
         if not row["sees_background"]:
             above += ", sees no background"
-        print(f"{row['name']:<16}{row['network']:<20}{cells}  {above}")
+        print(f"{row['name']:<16}{row['network']:<20}{score_cells(row, _METRICS)}  {above}")
     free = next((row for row in rows if "baseline_depth_rmse" in row), None)
     if free is not None:
-        print(
-            f"{'free baselines':<36}{free['baseline_mask_iou']:>12.4f}{'':>12}"
-            f"{free['baseline_depth_rmse']:>12.4f}"
-        )
+        print_free(free)

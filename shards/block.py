@@ -30,6 +30,8 @@ from shards.task import Facts, ShardTask
 COMPONENTS = {"composite": "fgbg", "mask": "mask", "depth": "depth"}
 """What a part is called between key and extension in the tar."""
 
+_USUAL_ENDS = tuple(f".{component}.jpg" for component in COMPONENTS.values())
+
 Numbers = npt.NDArray[np.int64]
 Truths = npt.NDArray[np.bool_]
 
@@ -321,7 +323,8 @@ def _json(text: str | None) -> str:
 
 def _names(key: str, images: Sequence[Image] | None) -> tuple[str, str, str, str]:
     if images is None:
-        return f"{key}.fgbg.jpg", f"{key}.mask.jpg", f"{key}.depth.jpg", f"{key}.json"
+        composite, mask, depth = _USUAL_ENDS
+        return key + composite, key + mask, key + depth, f"{key}.json"
     composite, mask, depth = (
         f"{key}.{component}.{image.header.kind}"
         for component, image in zip(COMPONENTS.values(), images, strict=True)

@@ -153,11 +153,8 @@ def _held_out(ids: set[str | None], kind: str, val: float, seed: int) -> set[str
 
 
 def _hash(seed: int, text: str) -> int:
-    return int.from_bytes(_digest(seed, text), "big")
-
-
-def _digest(seed: int, text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=8, key=_secret(seed)).digest()
+    digest = blake2b(text.encode(), digest_size=8, key=_secret(seed)).digest()
+    return int.from_bytes(digest, "big")
 
 
 def _secret(seed: int) -> bytes:

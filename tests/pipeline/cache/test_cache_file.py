@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -185,14 +185,21 @@ def test_a_file_that_is_just_being_made_is_waited_for(tmp_path: Path) -> None:
         file = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT)
         fcntl.flock(file, fcntl.LOCK_EX)
         print("locked", flush=True)
-        time.sleep(0.4)
+        sys.stdin.read()
     """)
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as maker:
+    command = [sys.executable, "-c", script]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as maker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        assert maker.stdin is not None
         assert maker.stdout is not None
         maker.stdout.readline()
-        began = time.monotonic()
-        opened = open_file_table(tmp_path, IDENTITY, num=NUM)
-        assert time.monotonic() - began > 0.2
+        opening = pool.submit(open_file_table, tmp_path, IDENTITY, num=NUM)
+        with pytest.raises(TimeoutError):
+            opening.result(timeout=0.2)
+        maker.stdin.close()
+        opened = opening.result(timeout=60)
         assert check(opened) == set()
         opened.close()
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import pipeline.cache.caches
+from pipeline.cache.fill_ahead import BATCH_SIZE, Filler
 from pipeline.cache.memory_plan import BYTES_PER_PIXEL, MemoryPlan, Room
 from pipeline.loader import Loader, LoaderConfig
 from pipeline.order import Numbers
@@ -74,21 +75,31 @@ def test_the_next_stage_finds_its_cache_full_and_the_same_pixels(
 def test_a_filling_that_is_not_done_is_stopped_and_what_it_did_is_kept(
     small_set: Path, stop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It reads at the lowest priority, by which it is told apart here."""
-    original = SampleSource.read_many
+    """It reads at the lowest priority, by which it is told apart and held up here."""
+    held_up, told_to_stop = threading.Event(), threading.Event()
+    read, stop_filling, read_ahead = SampleSource.read_many, Filler.stop, [0]
 
-    def slowly(source: SampleSource, numbers: Numbers) -> list[EncodedSample | BadSample]:
+    def hold_up(source: SampleSource, numbers: Numbers) -> list[EncodedSample | BadSample]:
         if os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == 19:
-            time.sleep(0.03)
-        return original(source, numbers)
+            read_ahead[0] += len(numbers)
+            if read_ahead[0] > BATCH_SIZE:
+                held_up.set()
+                assert told_to_stop.wait(60)
+        return read(source, numbers)
 
-    monkeypatch.setattr(SampleSource, "read_many", slowly)
+    def stop_and_let_go(filler: Filler) -> None:
+        filler._stopped.set()
+        told_to_stop.set()
+        stop_filling(filler)
+
+    monkeypatch.setattr(SampleSource, "read_many", hold_up)
+    monkeypatch.setattr(Filler, "stop", stop_and_let_go)
     with Loader(small_set, CONFIG, CPU) as loader:
         loader.expect(STAGES)
         with loader.train_pixels(size=32, batch_size=BATCH, start=0, num_steps=6) as batches:
             for _ in batches:
                 pass
-        time.sleep(0.4)
+        assert held_up.wait(60)
         assert filling()
         if stop == "next stage":
             reads = Reads(monkeypatch)

@@ -5,18 +5,17 @@ differ between two machines (owner, time, mode) is a constant, so equal content 
 """
 
 import hashlib
-import os
 import struct
 import tarfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.disk_file import DiskFile
 from shards.error import ShardError
 
 BLOCK = 512
@@ -25,7 +24,6 @@ _RECORD = 20 * BLOCK  # GNU tar's blocking factor, so that every reader sees a r
 _MAX_SIZE = 8**11 - 1
 _ZEROS = bytes(_RECORD)
 _PADDING = [bytes(size) for size in range(BLOCK)]
-_SYNC_BYTES = 8 << 20
 _PENDING_BYTES = 1 << 20
 """Written and hashed at once: a hash and a write for every member would take a fifth of copying."""
 
@@ -79,17 +77,13 @@ def headers(names: Sequence[bytes], sizes: npt.NDArray[np.int64]) -> npt.NDArray
 
 
 class TarWriter:
-    """Appends members to a new tar, hashes it, and has the disk follow while it goes on.
+    """Appends members to a new tar and hashes it while the disk follows.
 
     Used as a context manager: a clean exit ends the archive and syncs it to disk.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("wb", buffering=0)
-        # synced only at its end a tar would keep its process waiting for a quarter of the time
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-sync")
-        self._syncing: Future[None] | None = None
-        self._asked_to_sync = 0
+        self._file = DiskFile(path)
         self._hash = hashlib.sha256()
         self._pending: list[bytes] = []
         self._written = 0
@@ -126,20 +120,7 @@ class TarWriter:
     def _append(self, data: memoryview) -> None:
         self._hash.update(data)
         self._written += len(data)
-        while data:
-            data = data[self._file.write(data) :]
-        if self._written - self._asked_to_sync >= _SYNC_BYTES and self._is_synced():
-            self._asked_to_sync = self._written
-            self._syncing = self._disk.submit(os.fdatasync, self._file.fileno())
-
-    def _is_synced(self) -> bool:
-        """Whether the disk has what it was asked for; raises what kept it from that."""
-        if self._syncing is None:
-            return True
-        if not self._syncing.done():
-            return False
-        self._syncing.result()
-        return True
+        self._file.write(data)
 
     def __enter__(self) -> Self:
         return self
@@ -150,15 +131,15 @@ class TarWriter:
         value: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        with self._file, self._disk:
+        try:
             if kind is None:
                 end = self.size_bytes + 2 * BLOCK
                 self._pending.append(_ZEROS[: 2 * BLOCK] + _ZEROS[: -end % _RECORD])
                 self.size_bytes = end + -end % _RECORD
                 self._flush()
-                if self._syncing is not None:
-                    self._syncing.result()  # what kept the disk from it is told only once
-                os.fsync(self._file.fileno())
+                self._file.finish()
+        finally:
+            self._file.close()
 
 
 def read_members(path: Path) -> Iterator[tuple[str, bytes]]:

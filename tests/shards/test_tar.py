@@ -64,20 +64,6 @@ def test_offsets_point_at_the_bytes_and_the_end_is_regular(tmp_path: Path) -> No
         assert archive.getnames() == list(members)
 
 
-def test_what_kept_the_disk_from_following_is_not_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A system tells a failed write once: the last sync would succeed over a hole."""
-
-    def fail(_: int) -> None:
-        msg = "the disk failed"
-        raise OSError(msg)
-
-    monkeypatch.setattr("shards.tar.os.fdatasync", fail)
-    with pytest.raises(OSError, match="the disk failed"), TarWriter(tmp_path / "t.tar") as tar:
-        tar.add("a.bin", bytes(9 << 20))
-
-
 def test_a_file_that_is_no_tar_is_named(tmp_path: Path) -> None:
     (tmp_path / "backgrounds.tar").write_bytes(b"no tar at all")
     with pytest.raises(ShardError, match=r"backgrounds\.tar cannot be read"):

@@ -141,7 +141,7 @@ def convert(
     from dataclasses import asdict
 
     from shards.convert import convert as run
-    from shards.convert import dry_run as look
+    from shards.dry_run import dry_run as look
     from shards.options import ConvertConfig
     from shards.summary import describe_dry_run
 

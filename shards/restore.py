@@ -4,7 +4,8 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from shards.convert import Progress, rewrite
+from shards.conversion import Progress
+from shards.convert import rewrite
 from shards.error import ShardError
 from shards.layouts import layout_of
 from shards.manifest import NAME, Manifest, SourceRecord, read_manifest

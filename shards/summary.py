@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from shards.convert import DryRun
+from shards.dry_run import DryRun
 from shards.manifest import FATES, ChannelStatistics, Manifest
 from shards.plan import SPLITS
 

@@ -5,7 +5,8 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-from shards.convert import convert, dry_run
+from shards.convert import convert
+from shards.dry_run import dry_run
 from shards.options import ConvertConfig
 from shards.synth import SynthConfig, synthesise
 

@@ -11,7 +11,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from shards.convert import convert, dry_run
+from shards.convert import convert
+from shards.dry_run import dry_run
 from shards.error import ShardError
 from shards.layouts.depth import DepthFormat
 from shards.manifest import read_manifest

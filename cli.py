@@ -337,10 +337,13 @@ def _train(
     from models.registry import NETWORKS, build_network, check_size, smallest_scale
     from models.training.distributed import check_shares
     from models.training.evaluate import facts_of
+    from models.training.plan import plan_run
+    from models.training.stages import check_sets
     from models.training.tasks import check_tasks
     from models.training.trainer import Trainer
     from pipeline.loader import Loader
 
+    check_sets(config.parsed_stages, len(data))
     with given_values():
         check_tasks(config.tasks, NETWORKS[network.name].tasks, network.name)
         check_shares(config, ranks, device)
@@ -356,9 +359,8 @@ def _train(
         world_size=ranks.size,
         tell_plan=_print_plan if ranks.is_writer else None,
     ) as loader:
-        loader.expect(
-            [(stage.size, stage.epochs_of(loader.num_samples)) for stage in config.parsed_stages]
-        )
+        plan = plan_run(config.parsed_stages, *loader.set_lengths)
+        loader.expect([(stage.size, stage.epochs, stage.sets) for stage in plan.stages])
         _require_validation(loader)
         if ranks.is_writer:
             _tell_other_set(recipe, loader)
@@ -483,6 +485,7 @@ def find_lr(
     from models.recipe import EMPTY, read_recipe
     from models.training.lr_find import LrFindConfig, draw
     from models.training.precision import resolved
+    from pipeline.batch import sets_text
     from pipeline.loader import LoaderConfig
 
     place = chosen_device(device)
@@ -497,7 +500,8 @@ def find_lr(
         config = replace(config, precision=resolved(config.precision, place))
         first = config.parsed_stages[0]
         side, samples = size or first.size, batch_size or first.batch_size
-        config = replace(config, stages=f"{side}:1", batch_size=str(samples))
+        own = f"@{sets_text(first.sets)}" if first.sets else ""
+        config = replace(config, stages=f"{side}:1{own}", batch_size=str(samples))
         # another network has other widths than the recipe's
         network = base.part(
             "network", {"name": network_name, "width": "" if network_name else None}
@@ -526,16 +530,18 @@ def _range_test(
     device: "torch.device",
     finding: "LrFindConfig",
 ) -> "RangeTest":
-    """Of the first stage's size and batch size."""
+    """Of the first stage's size, batch size and sets."""
     import torch
 
     from models.losses import TaskLoss
     from models.registry import NETWORKS, build_network, check_size, smallest_scale
     from models.training.learner import Learner
     from models.training.lr_find import range_test
+    from models.training.stages import check_sets
     from models.training.tasks import check_tasks
     from pipeline.loader import Loader
 
+    check_sets(config.parsed_stages, len(data))
     stage = config.parsed_stages[0]
     with given_values():
         check_tasks(config.tasks, NETWORKS[network.name].tasks, network.name)
@@ -546,7 +552,11 @@ def _range_test(
         torch.manual_seed(config.seed)
         learner = Learner(config, build_network(network), TaskLoss(loss), device)
         with loader.train(
-            size=stage.size, batch_size=stage.batch_size, start=0, num_steps=finding.steps
+            size=stage.size,
+            batch_size=stage.batch_size,
+            start=0,
+            num_steps=finding.steps,
+            sets=stage.sets,
         ) as batches:
             learner.begin_stage(1)
             return range_test(learner, batches, finding)

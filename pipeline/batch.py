@@ -3,12 +3,20 @@
 Shapes: N samples, H = W = the stage's size in pixels, 3 RGB channels. Tensors are channels-last.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+
+Sets = tuple[int, ...]
+"""Some of several sets, by their places among all of them: from 1, ascending. () is all."""
+
+
+def sets_text(sets: Sets) -> str:
+    """How a user writes them, such as 2+3; nothing for all."""
+    return "+".join(map(str, sets))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,4 +84,23 @@ class BatchLoader(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Know of the bad samples of a checkpoint, if it kept any: they count, but are not told."""
+        ...
+
+
+@runtime_checkable
+class JointLoader(BatchLoader, Protocol):
+    """A loader of several sets, of which a stage may draw from some."""
+
+    @property
+    def set_lengths(self) -> Sequence[int]:
+        """Samples of each set in one epoch of training; a repeated one's count as often."""
+        ...
+
+    def train(
+        self, *, size: int, batch_size: int, start: int, num_steps: int, sets: Sets = ()
+    ) -> AbstractContextManager[Iterator[Batch]]:
+        """See `BatchLoader.train`.
+
+        Each choice of sets has an endless stream of its own, of which `start` counts samples.
+        """
         ...

@@ -21,7 +21,7 @@ from pipeline.ahead import one_ahead
 from pipeline.allocator import give_back_freed_memory, give_back_holes
 from pipeline.augment import AugmentConfig
 from pipeline.backgrounds import BackgroundBank
-from pipeline.batch import Batch
+from pipeline.batch import Batch, Sets
 from pipeline.cache.caches import Caches, CacheSettings, TellPlan, TrainingStage, installed_decoders
 from pipeline.cache.free_memory import ranks_here
 from pipeline.cache.memory_plan import CHOICES
@@ -34,10 +34,11 @@ from pipeline.order import Numbers, SampleOrder, rank_share
 from pipeline.remote.folder import RemoteConfig
 from pipeline.sets import Location, open_sets
 from pipeline.source import BadSample, SampleSource
+from pipeline.subset import Subset
 from pipeline.tuning.settings import AUTO, Settings, Wish, by_rule, own_cores
 from pipeline.tuning.tuner import Stage, open_tuner
 from pipeline.turbojpeg import TurboJpegDecoder
-from pipeline.windowed import ORDERS, check_window, open_order
+from pipeline.windowed import ORDERS, check_window
 
 DECODERS = ("auto", "turbojpeg", "dali")
 
@@ -225,6 +226,11 @@ class Loader:
         """Samples in one epoch of training."""
         return self.training.num_samples
 
+    @property
+    def set_lengths(self) -> tuple[int, ...]:
+        """See `JointLoader.set_lengths`."""
+        return self.training.set_lengths
+
     @cached_property
     def order(self) -> SampleOrder:
         """The endless stream of training samples.
@@ -235,11 +241,11 @@ class Loader:
         if not self.num_samples:
             msg = f"{self.sets.told} has no training samples; convert it with a smaller --val"
             raise LoaderError(msg)
-        return open_order(
-            self.config.order,
-            self.training.shard_lengths,
-            seed=self.config.seed,
-            window_shards=self.config.window_shards,
+        return self._order(self.training.subset())
+
+    def _order(self, subset: Subset) -> SampleOrder:
+        return subset.open_order(
+            self.config.order, seed=self.config.seed, window_shards=self.config.window_shards
         )
 
     @property
@@ -296,26 +302,32 @@ class Loader:
         return found
 
     def expect(self, stages: Sequence[TrainingStage]) -> None:
-        """Tell what training is going to read: the size and epochs of each stage."""
+        """Tell what training is going to read, stage by stage."""
         if self.config.fill_ahead:
             self._caches.expect(stages)
 
     @contextmanager
     def train(
-        self, *, size: int, batch_size: int, start: int, num_steps: int
+        self, *, size: int, batch_size: int, start: int, num_steps: int, sets: Sets = ()
     ) -> Iterator[Iterator[Batch]]:
-        """See `BatchLoader.train`; this rank's share of each global batch."""
+        """See `JointLoader.train`; this rank's share of each global batch.
+
+        Raises:
+            LoaderError: There is no such set, or no training sample in these.
+        """
+        subset = self.training.subset(sets)
         bank, finish = self.backgrounds(size), self._finisher()
         share = rank_share(batch_size, self._world_size)
         firsts = itertools.count(start + self._rank * share, batch_size)
 
         def finished(job: tuple[int, DecodedBatch]) -> _Finished:
             first, pixels = job
-            epochs = self._epochs(first, len(pixels.numbers))
+            consumed = np.arange(first, first + len(pixels.numbers))
+            epochs = subset.first_epoch + consumed // subset.num_samples
             return finish(self.training, bank, pixels, epochs), pixels.bad
 
         with self._training_stream(
-            size=size, batch_size=batch_size, start=start, num_steps=num_steps
+            subset, size=size, batch_size=batch_size, start=start, num_steps=num_steps
         ) as (decoded, stack):
             yield self._handed_out(
                 self.training, zip(firsts, decoded, strict=False), finished, stack
@@ -323,22 +335,24 @@ class Loader:
 
     @contextmanager
     def train_pixels(
-        self, *, size: int, batch_size: int, start: int, num_steps: int
+        self, *, size: int, batch_size: int, start: int, num_steps: int, sets: Sets = ()
     ) -> Iterator[Iterator[DecodedBatch]]:
         """`train` before the last hop: uint8, each batch valid until the next is asked for."""
+        subset = self.training.subset(sets)
         with self._training_stream(
-            size=size, batch_size=batch_size, start=start, num_steps=num_steps
+            subset, size=size, batch_size=batch_size, start=start, num_steps=num_steps
         ) as (decoded, _):
             yield (self._accounted(self.training, pixels, pixels.bad) for pixels in decoded)
 
     @contextmanager
     def _training_stream(
-        self, *, size: int, batch_size: int, start: int, num_steps: int
+        self, subset: Subset, *, size: int, batch_size: int, start: int, num_steps: int
     ) -> Iterator[tuple[Iterator[DecodedBatch], ExitStack]]:
         """Decoded training batches, and what ends with them."""
+        order = self._order(subset) if subset.sets else self.order
 
         def slices() -> Iterator[Numbers]:
-            return self.order.batches(
+            return order.batches(
                 batch_size=batch_size,
                 start=start,
                 num_steps=num_steps,
@@ -346,16 +360,16 @@ class Loader:
                 world_size=self._world_size,
             )
 
-        self.sets.check_room(self.order)
+        self.sets.check_room(order, subset.sets)
         requests = (Request(numbers=numbers, num_counted=len(numbers)) for numbers in slices())
         exact = self.config.exact_decode
-        passes = num_steps * batch_size / self.num_samples
+        passes = num_steps * batch_size / subset.num_samples
         share = rank_share(batch_size, self._world_size)
-        near = int(self.order.sample_numbers(start, 1)[0])
+        near = int(order.sample_numbers(start, 1)[0])
         stage = Stage(source=self.training, size=size, batch_size=share, exact=exact, near=near)
         self._tuned[size] = self._tuner.settings_for(stage, samples=num_steps * share)
         with self._stream(
-            self.training, requests, slices(), size, exact=exact, passes=passes
+            self.training, requests, slices(), size, exact=exact, passes=passes, subset=subset
         ) as stream:
             yield stream
 
@@ -416,17 +430,25 @@ class Loader:
         *,
         exact: bool,
         passes: float | None = None,
+        subset: Subset | None = None,
     ) -> Iterator[tuple[Iterator[DecodedBatch], ExitStack]]:
         """Decoded batches, nothing of them accounted for, and what ends with them."""
         settings = self._tuned.get(size, self.config.settings)
-        to_read = (self._caches.not_held(source.split, size, numbers) for numbers in upcoming)
+        subset = subset or source.subset()
+        to_read = (self._caches.not_held(source, subset, size, numbers) for numbers in upcoming)
         # beside those decoded ahead: one handed out, one about to be taken, one to spare
         under_way = settings.prefetch_batches + 3
-        look_ahead = source.look_ahead(to_read, num_under_way=under_way)
+        look_ahead = source.look_ahead(to_read, num_under_way=under_way, sets=subset.sets)
         if look_ahead is not None:
             requests = look_ahead.over(requests)
         stream = self._caches.stream(
-            settings.applied(self.decoder), source, requests, size=size, exact=exact, passes=passes
+            settings.applied(self.decoder),
+            source,
+            requests,
+            subset=subset,
+            size=size,
+            exact=exact,
+            passes=passes,
         )
         with ExitStack() as stack:
             stack.callback(give_back_holes)
@@ -485,10 +507,6 @@ class Loader:
     def _finisher(self) -> Finisher:
         config = self.config
         return Finisher(self.normalisation, config.augment, seed=config.seed, device=self.device)
-
-    def _epochs(self, first: int, count: int) -> Numbers:
-        """Which epoch each sample belongs to, of those from position `first` of the stream on."""
-        return np.arange(first, first + count) // self.num_samples
 
 
 def open_decoder(config: LoaderConfig, device: torch.device) -> Decoder:

@@ -45,8 +45,9 @@ class SampleRows:
     foreground: Numbers
     """(N,) number of the object, one set's after the other; -1 unknown."""
 
-    shard_lengths: tuple[int, ...]
-    """Samples of each shard in the order of their numbers; those of a repeated set come again."""
+    shard_lengths: tuple[tuple[int, ...], ...]
+    """Samples of each shard, set by set in the order of their numbers; the shards of a repeated set
+    come again."""
 
     def of(self, numbers: Numbers) -> Numbers:
         """The rows of sample numbers."""
@@ -84,9 +85,8 @@ def read_sample_rows(sets: Sequence[OpenedSet], split: str) -> SampleRows:
         background=numbered("background", [len(s.manifest.backgrounds) for s in sets]),
         foreground=numbered("foreground", [len(s.manifest.foregrounds) for s in sets]),
         shard_lengths=tuple(
-            shard.samples
+            tuple(shard.samples for shard in records) * times
             for records, times in zip(shards, repeats, strict=True)
-            for shard in records * times
         ),
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipeline.batch import Sets
 from pipeline.error import LoaderError
 from pipeline.joint_manifest import joint_manifest
 from pipeline.opening import OpenedSet, open_set
@@ -21,6 +22,7 @@ from pipeline.remote.folder import RemoteConfig, is_remote
 from pipeline.remote.remote_set import RemoteSets
 from pipeline.remote.shard_fetcher import ShardFetcher
 from pipeline.source import SampleSource
+from pipeline.subset import SubsetOrder
 from pipeline.windowed import WindowedOrder
 from shards.manifest import Manifest
 
@@ -52,15 +54,25 @@ class OpenedSets:
         """What `maskdepth verify` is to be run on: any of several is named with the fault."""
         return self.sets[0].location if len(self.sets) == 1 else "SET"
 
-    def check_room(self, order: SampleOrder) -> None:
+    def check_room(self, order: SampleOrder, sets: Sets = ()) -> None:
         """Refuse to fetch shards again and again: what the order draws from at a time must stay.
+
+        Args:
+            order: Of training.
+            sets: Those whose samples it orders.
 
         Raises:
             LoaderError: There is not enough room for it.
         """
         if self.fetcher is None:
             return
-        remote = [opened for opened in self.sets if opened.remote is not None]
+        if isinstance(order, SubsetOrder):
+            order = order.places
+        remote = [
+            opened
+            for place, opened in enumerate(self.sets, 1)
+            if opened.remote is not None and (not sets or place in sets)
+        ]
         sizes = sorted(
             opened.manifest.files[f"{shard.name}.tar"].bytes
             for opened in remote

@@ -61,21 +61,23 @@ class ShardFiles:
         return self._fetcher is None or not self._remote
 
     def look_ahead(
-        self, upcoming: Iterable[Iterable[int]], *, num_under_way: int
+        self, upcoming: Iterable[Iterable[int]], *, among: Iterable[int], num_under_way: int
     ) -> LookAhead | None:
         """Follows a stream of batches; None if there is nothing to fetch.
 
         Args:
             upcoming: The shards of each batch.
+            among: All shards that may come.
             num_under_way: Batches that may be read at the same time.
         """
-        if self.are_here:
+        num_shards = sum(shard in self._remote for shard in among)
+        if self.are_here or not num_shards:
             return None
         assert self._fetcher is not None
         return LookAhead(
             self._fetcher,
             ([self._remote[i] for i in shards if i in self._remote] for shards in upcoming),
-            num_shards=len(self._remote),
+            num_shards=num_shards,
             num_under_way=num_under_way,
         )
 

@@ -18,11 +18,13 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from pipeline.batch import Sets
 from pipeline.look_ahead import LookAhead
 from pipeline.opening import OpenedSet
 from pipeline.remote.shard_fetcher import RemoteShard, ShardFetcher
 from pipeline.sample_rows import Numbers, read_sample_rows
 from pipeline.shard_files import ShardFiles
+from pipeline.subset import Subset
 from shards.index import PARTS
 from shards.tar import BLOCK
 
@@ -79,6 +81,11 @@ class SampleSource:
         self.split = split
         self._rows = read_sample_rows(sets, split)
         self._sets = [opened for opened in sets for _ in opened.manifest.split_shards(split)]
+        self._places = [
+            place
+            for place, opened in enumerate(sets, 1)
+            for _ in opened.manifest.split_shards(split)
+        ]
         self._tars = [
             f"{shard.name}.tar" for opened in sets for shard in opened.manifest.split_shards(split)
         ]
@@ -102,7 +109,20 @@ class SampleSource:
     @property
     def shard_lengths(self) -> tuple[int, ...]:
         """Samples of each shard, in the order of their numbers."""
-        return self._rows.shard_lengths
+        return self.subset().shard_lengths
+
+    @property
+    def set_lengths(self) -> tuple[int, ...]:
+        """Samples of each set; those of a repeated one count as often."""
+        return tuple(sum(lengths) for lengths in self._rows.shard_lengths)
+
+    def subset(self, sets: Sets = ()) -> Subset:
+        """The samples of some of the sets.
+
+        Raises:
+            LoaderError: There is no set at such a place.
+        """
+        return Subset.of(sets, self._rows.shard_lengths)
 
     @property
     def backgrounds(self) -> Numbers:
@@ -119,15 +139,19 @@ class SampleSource:
         """Nothing has to be fetched."""
         return self._files.are_here
 
-    def look_ahead(self, upcoming: Iterable[Numbers], *, num_under_way: int) -> LookAhead | None:
+    def look_ahead(
+        self, upcoming: Iterable[Numbers], *, num_under_way: int, sets: Sets = ()
+    ) -> LookAhead | None:
         """Fetches what a stream will read, ahead of it; None if all is here.
 
         Args:
             upcoming: The sample numbers of each batch.
             num_under_way: Batches that may be read at the same time.
+            sets: Those whose samples they are.
         """
         shards = (np.unique(self._rows.shard[self._rows.of(n)]).tolist() for n in upcoming)
-        return self._files.look_ahead(shards, num_under_way=num_under_way)
+        among = [i for i, place in enumerate(self._places) if not sets or place in sets]
+        return self._files.look_ahead(shards, among=among, num_under_way=num_under_way)
 
     def read(self, number: int) -> EncodedSample | BadSample:
         """One sample, checked; see `read_many`."""

@@ -10,7 +10,7 @@ from models.report.chart import Chart, Series, short
 from models.report.folder import Record, StagePart, numbers
 
 _KNOWN = {
-    "kind", "step", "samples", "epoch", "stage", "size", "elapsed_s", "bad_samples", "loss",
+    "kind", "step", "samples", "epoch", "stage", "size", "sets", "elapsed_s", "bad_samples", "loss",
     "mask_loss", "depth_loss", "samples_per_s", "images_per_s", "data_wait_share", "lr",
 }  # fmt: skip
 """Of training records; whatever else they hold has a chart of its own."""
@@ -19,8 +19,7 @@ _KNOWN = {
 def charts(stages: Sequence[StagePart]) -> Iterator[Chart]:
     """The charts, those that matter most first; some may be empty."""
     borders = tuple(
-        (float(stage.first_sample), float(stage.last_sample), f"{stage.size} px")
-        for stage in stages
+        (float(stage.first_sample), float(stage.last_sample), stage.told) for stage in stages
     )
 
     def validated(name: str, key: str, colour: int, **look: bool) -> Series:

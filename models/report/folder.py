@@ -11,7 +11,8 @@ from typing import Any
 
 from models.checkpoint import read_checkpoint
 from models.error import CheckpointError, TrainingError
-from models.training.plan import parse_stages, plan_run
+from models.training.plan import plan_run
+from models.training.stages import parse_stages
 
 Record = Mapping[str, Any]
 
@@ -29,6 +30,9 @@ class StagePart:
     size: int
     """Side of its images in pixels."""
 
+    sets: str
+    """The sets it trained on, such as 2+3; nothing for all."""
+
     first_sample: int
     """Samples of the run before its first record."""
 
@@ -40,6 +44,11 @@ class StagePart:
 
     panels: tuple[tuple[float, Path], ...]
     """Epoch and picture of each validation that was drawn."""
+
+    @property
+    def told(self) -> str:
+        """Its size, and its sets if it had some alone."""
+        return f"{self.size} px @{self.sets}" if self.sets else f"{self.size} px"
 
     @property
     def best(self) -> Record | None:
@@ -172,6 +181,7 @@ def _stages(records: list[Record], panels: list[tuple[float, int, Path]]) -> Ite
         yield StagePart(
             number=number,
             size=size,
+            sets=str(own[0].get("sets", "")),
             first_sample=begin,
             last_sample=last,
             training=tuple(record for record in own if record["kind"] == "train"),
@@ -196,17 +206,18 @@ def _skipped(checkpoint: Path, config: Mapping[str, Any]) -> int:
 
 
 def _plan(config: Mapping[str, Any], records: list[Record]) -> tuple[int | None, int]:
-    """Planned samples and stages, as far as the records tell how large the set is."""
+    """Planned samples and stages, as far as the folder tells how large the sets are."""
     train = config.get("train", {})
     try:
         stages = parse_stages(train["stages"], train["batch_size"])
     except (KeyError, ValueError, AttributeError):
         return None, 0
-    known = next((record for record in records if record["epoch"] > 0), None)
-    if known is None:
-        return None, len(stages)
+    lengths = config.get("set", {}).get("samples")
+    if lengths is None:  # of a version that did not write it down, and knew no stages on some sets
+        known = next((record for record in records if record["epoch"] > 0), None)
+        lengths = [] if known is None else [round(known["samples"] / known["epoch"])]
     try:
-        total = plan_run(stages, round(known["samples"] / known["epoch"])).total_samples
-    except TrainingError:
+        total = plan_run(stages, *lengths).total_samples
+    except (TrainingError, TypeError):
         return None, len(stages)
     return total, len(stages)

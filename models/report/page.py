@@ -169,7 +169,7 @@ def _panels(stages: Sequence[StagePart]) -> Iterator[str]:
         if not stage.panels:
             continue
         shown = stage.panels[:: max(1, len(stage.panels) - 1)][:2]  # the first and the last
-        yield f"<h3>Stage {stage.number}, {stage.size} px</h3><div class=panels>"
+        yield f"<h3>Stage {stage.number}, {stage.told}</h3><div class=panels>"
         for epoch, path in shown:
             picture = read_picture(path)
             if picture is None:

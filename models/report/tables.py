@@ -7,8 +7,8 @@ from typing import Any
 
 from models.report.folder import RunFolder, StagePart
 
-_PLACE = ("kind", "step", "samples", "epoch", "stage", "size", "elapsed_s", "bad_samples",
-          "bad_steps")  # fmt: skip
+_PLACE = ("kind", "step", "samples", "epoch", "stage", "size", "sets", "elapsed_s",
+          "bad_samples", "bad_steps")  # fmt: skip
 
 
 def stages_table(stages: Sequence[StagePart]) -> Iterator[str]:
@@ -30,7 +30,7 @@ def stages_table(stages: Sequence[StagePart]) -> Iterator[str]:
     for stage, record in zip(stages, best, strict=True):
         cells = [
             f"{stage.number}",
-            f"{stage.size} px",
+            stage.told,
             f"{stage.last_sample - stage.first_sample:,}",
             f"{record['epoch']:.1f}" if record else "-",
             *(_cell(record.get(key) if record else None) for key in used),

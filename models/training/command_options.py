@@ -11,7 +11,10 @@ import typer
 
 Stages = Annotated[
     str | None,
-    typer.Option(help="SIZE:EPOCHS,... or SIZE:50000s for samples. (default: 64:4,96:2,224:1)"),
+    typer.Option(
+        help="SIZE:EPOCHS,... or SIZE:50000s for samples; 64:4@1,64:2@2+3 for stages on some of "
+        "several --data, counted from 1. (default: 64:4,96:2,224:1)"
+    ),
 ]
 BatchSize = Annotated[str | None, typer.Option(help="One number, or one per stage. (default: 256)")]
 Seed = Annotated[int | None, typer.Option(help="Of weights and order. (default: 0)")]

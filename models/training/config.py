@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, TypeVar
 
 from models.training.optimizer import OptimizerConfig
-from models.training.plan import Stage, parse_stages
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
+from models.training.stages import Stage, parse_stages
 from models.training.tasks import TASKS
 from models.training.time_limit import parse_duration
 
@@ -40,7 +40,8 @@ class TrainConfig:
 
     stages: str = "64:4,96:2,224:1"
     """Sizes in pixels and the length at each: SIZE:EPOCHS,... ; epochs may be fractions, and
-    SIZE:50000s are so many samples."""
+    SIZE:50000s are so many samples. SIZE:EPOCHS@1 or @2+3 trains on some of several sets alone,
+    counted from 1 in the order they are given in."""
 
     batch_size: str = "256"
     """Samples per step: one number, or one per stage."""

@@ -48,7 +48,7 @@ class Display:
             stage.number: self._progress.add_task(
                 "",
                 total=stage.last_step - stage.first_step,
-                place=f"stage {stage.number}/{len(plan.stages)}  {stage.size:>3} px",
+                place=f"stage {stage.number}/{len(plan.stages)}  {stage.told:>6}",
                 left="",
                 news="waiting",
             )
@@ -83,7 +83,7 @@ class Display:
     def trained(self, stage: PlannedStage, record: Record) -> None:
         """Show a record of loss and speed."""
         place = (
-            f"stage {stage.number}/{len(self._plan.stages)}, {stage.size} px, "
+            f"stage {stage.number}/{len(self._plan.stages)}, {stage.told}, "
             f"epoch {record['epoch']:.2f}/{self._plan.epochs:.2f}"
         )
         self._pixels_per_s = float(record["samples_per_s"]) * stage.size**2

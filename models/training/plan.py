@@ -4,104 +4,17 @@
 
 All stages draw from one endless stream of samples. A stage takes ceil(epochs x N / batch) steps,
 or ceil(samples / batch), and the next one goes on with the very next sample, so stages need not be
-whole epochs and no sample is lost or seen twice between them.
+whole epochs and no sample is lost or seen twice between them. Stages on some of several sets
+("64:4@1,64:2@2+3") draw from that choice's own stream of N samples, and the next stage on the same
+sets goes on with the very next of those.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from models.error import TrainingError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """A stretch of training at one size and one batch size."""
-
-    size: int
-    """Side of the square images in pixels."""
-
-    batch_size: int
-    """Samples per step."""
-
-    epochs: float = 0.0
-    """Passes over the training split; a fraction is allowed."""
-
-    samples: int = 0
-    """Length in samples instead of epochs, for sets of any size the same."""
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            msg = f"stage size {self.size} px must be at least 1"
-            raise ValueError(msg)
-        if not self.samples and not 0 < self.epochs < math.inf:
-            msg = f"a stage of {self.epochs:g} epochs is none; give a number above 0"
-            raise ValueError(msg)
-        if self.batch_size < 1:
-            msg = f"batch size {self.batch_size} must be at least 1"
-            raise ValueError(msg)
-
-    def epochs_of(self, num_samples: int) -> float:
-        """Passes over a training split of `num_samples`."""
-        return float(self._length(num_samples) / num_samples)
-
-    def epoch_ends(self, num_samples: int) -> list[int]:
-        """Steps of the stage after which a pass over `num_samples`, or the stage, is complete."""
-        length = self._length(num_samples)
-        borders = [*range(num_samples, math.floor(length) + 1, num_samples), length]
-        return sorted({math.ceil(samples / self.batch_size) for samples in borders})
-
-    def _length(self, num_samples: int) -> Fraction:
-        if self.samples:
-            return Fraction(self.samples)
-        # by way of the decimal text: 1.1 epochs of 10 samples are 11, not a little more
-        return Fraction(repr(self.epochs)) * num_samples
-
-
-def parse_stages(stages: str, batch_sizes: str) -> tuple[Stage, ...]:
-    """Read "64:4,96:2,224:50000s" and "256" or "256,128,64" (one per stage).
-
-    A stage is SIZE:EPOCHS, or SIZE:SAMPLES with an s behind.
-
-    Raises:
-        ValueError: The text is no such list; the message quotes the part that is wrong.
-    """
-    parts = [_parse_stage(part) for part in stages.split(",")]
-    sizes = [_parse_batch_size(part) for part in batch_sizes.split(",")]
-    if len(sizes) == 1:
-        sizes *= len(parts)
-    if len(sizes) != len(parts):
-        msg = (
-            f"batch sizes {batch_sizes!r} are {len(sizes)} for {len(parts)} stages {stages!r}; "
-            "give one for all, or one per stage"
-        )
-        raise ValueError(msg)
-    return tuple(
-        Stage(size=size, epochs=epochs, samples=samples, batch_size=batch_size)
-        for (size, epochs, samples), batch_size in zip(parts, sizes, strict=True)
-    )
-
-
-def _parse_stage(text: str) -> tuple[int, float, int]:
-    size, _, length = text.strip().partition(":")
-    try:
-        if not length.endswith("s"):
-            return int(size), float(length), 0
-        if (samples := int(length[:-1])) > 0:
-            return int(size), 0.0, samples
-    except ValueError:
-        pass
-    msg = f"stage {text.strip()!r} is not SIZE:EPOCHS or SIZE:SAMPLESs, such as 64:4 or 224:50000s"
-    raise ValueError(msg)
-
-
-def _parse_batch_size(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        msg = f"batch size {text.strip()!r} is not a whole number"
-        raise ValueError(msg) from None
+from models.training.stages import Stage, check_sets
+from pipeline.batch import Sets, sets_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +34,13 @@ class PlannedStage:
     """Steps of the run before this stage."""
 
     first_sample: int
-    """Samples of the stream consumed before this stage."""
+    """Samples of the run consumed before this stage."""
+
+    sets: Sets
+    """The sets whose stream it draws from; () is all."""
+
+    epoch_samples: int
+    """Samples in one pass over them."""
 
     epoch_ends: tuple[int, ...]
     """Steps of the run after which an epoch of this stage is complete: there it is validated."""
@@ -137,20 +56,36 @@ class PlannedStage:
 
     @property
     def num_samples(self) -> int:
-        """Samples of the stream that this stage consumes."""
+        """Samples that this stage consumes."""
         return self.samples_at(self.last_step) - self.first_sample
 
     def samples_at(self, step: int) -> int:
-        """Samples of the stream consumed after `step` steps of the run, within this stage."""
+        """Samples of the run consumed after `step` steps of it, within this stage."""
         return self.first_sample + (step - self.first_step) * self.batch_size
+
+    @property
+    def epochs(self) -> float:
+        """Passes this stage makes over its samples: as asked for, and up to a batch more."""
+        return self.passes_at(self.last_step)
+
+    def passes_at(self, step: int) -> float:
+        """Passes this stage has made over its samples after `step` steps of the run, within it."""
+        return (step - self.first_step) * self.batch_size / self.epoch_samples
+
+    @property
+    def told(self) -> str:
+        """Size and sets for a user, such as 64 px @2+3."""
+        return f"{self.size} px @{sets_text(self.sets)}" if self.sets else f"{self.size} px"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """All stages of a run over a training split of `num_samples`."""
+    """All stages of a run over the training split of one or more sets."""
 
     stages: tuple[PlannedStage, ...]
-    num_samples: int
+
+    set_lengths: tuple[int, ...]
+    """Samples of each set; a repeated one's count as often."""
 
     @property
     def num_steps(self) -> int:
@@ -164,8 +99,20 @@ class RunPlan:
 
     @property
     def epochs(self) -> float:
-        """Passes over the training split the whole run makes."""
-        return self.total_samples / self.num_samples
+        """Passes the whole run makes, each stage over its own samples."""
+        return self.passes_at(self.num_steps)
+
+    def passes_at(self, step: int) -> float:
+        """Passes made after `step` steps, each stage over its own samples."""
+        taken: dict[Sets, int] = {}
+        for stage in self.stages:
+            if (made := min(step, stage.last_step) - stage.first_step) > 0:
+                taken[stage.sets] = taken.get(stage.sets, 0) + made * stage.batch_size
+        return self.passes(taken)
+
+    def passes(self, taken: Mapping[Sets, int]) -> float:
+        """Passes that so many samples of each choice of sets are."""
+        return sum(num / _num_samples(self.set_lengths, sets) for sets, num in taken.items())
 
     def pixels_left(self, step: int) -> int:
         """Pixels to train on after `step`: what the time left is proportional to."""
@@ -176,27 +123,46 @@ class RunPlan:
         )
 
 
-def plan_run(stages: tuple[Stage, ...], num_samples: int) -> RunPlan:
-    """Lay the stages end to end on the stream.
+def plan_run(stages: Sequence[Stage], *set_lengths: int) -> RunPlan:
+    """Lay the stages end to end.
+
+    Args:
+        stages: The stages.
+        set_lengths: Training samples of each set; a repeated one's count as often.
 
     Raises:
-        TrainingError: There is nothing to train on.
+        TrainingError: There is nothing to train on, or a stage names a set that there is not.
     """
-    if num_samples < 1:
+    if sum(set_lengths) < 1:
         msg = "the set has no training samples; convert it again with a smaller --val"
         raise TrainingError(msg)
-    return RunPlan(stages=tuple(_place(stages, num_samples)), num_samples=num_samples)
+    check_sets(stages, len(set_lengths))
+    return RunPlan(stages=tuple(_place(stages, set_lengths)), set_lengths=set_lengths)
 
 
-def _place(stages: tuple[Stage, ...], num_samples: int) -> Iterator[PlannedStage]:
+def _num_samples(set_lengths: Sequence[int], sets: Sets) -> int:
+    return sum(set_lengths[place - 1] for place in sets) if sets else sum(set_lengths)
+
+
+def _place(stages: Sequence[Stage], set_lengths: Sequence[int]) -> Iterator[PlannedStage]:
     step = sample = 0
     for number, stage in enumerate(stages, 1):
+        sets = stage.sets if len(stage.sets) < len(set_lengths) else ()
+        num_samples = _num_samples(set_lengths, sets)
+        if not num_samples:
+            msg = (
+                f"stage {number} ({stage.size} px) has no training samples in set "
+                f"{sets_text(sets)}; convert it again with a smaller --val"
+            )
+            raise TrainingError(msg)
         planned = PlannedStage(
             number=number,
             size=stage.size,
             batch_size=stage.batch_size,
             first_step=step,
             first_sample=sample,
+            sets=sets,
+            epoch_samples=num_samples,
             epoch_ends=tuple(step + end for end in stage.epoch_ends(num_samples)),
         )
         yield planned

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from models.training.plan import PlannedStage, RunPlan
 from models.training.progress import Progress
 from models.training.speed import Speed
 from models.training.tracking import NoTracker, Record, Tracker
-from pipeline.batch import BatchLoader
+from pipeline.batch import BatchLoader, sets_text
 from pipeline.meter import Meter
 
 
@@ -65,8 +65,10 @@ class Recorder:
         skipped = self.learner.skipped.take()
         for step, numbers in skipped:
             self.progress.bad_steps += 1
-            samples = self.progress.samples - (self.progress.step - step) * stage.batch_size
-            place = {"step": step, "samples": samples, "epoch": samples / self.plan.num_samples}
+            before = replace(self.progress, by_sets={**self.progress.by_sets})
+            before.take(stage.sets, (step - self.progress.step) * stage.batch_size)
+            epoch = before.passes(self.plan)
+            place = {"step": step, "samples": before.samples, "epoch": epoch}
             self._write("skipped", stage, {**place, "numbers": numbers})
         records = self.run_dir / "metrics.jsonl"
         if skipped:
@@ -91,9 +93,10 @@ class Recorder:
             "kind": kind,
             "step": self.progress.step,
             "samples": self.progress.samples,
-            "epoch": self.progress.samples / self.plan.num_samples,
+            "epoch": self.progress.passes(self.plan),
             "stage": stage.number,
             "size": stage.size,
+            **({"sets": sets_text(stage.sets)} if stage.sets else {}),
             "elapsed_s": self.progress.elapsed_s,
             "bad_samples": self.loader.num_bad_samples,
             "bad_steps": self.progress.bad_steps,

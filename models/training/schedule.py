@@ -94,12 +94,12 @@ class ScheduleConfig:
             if text := getattr(self, name):
                 parse_ramp(text, name)
 
-    def rate(self, progress: float, *, epochs: float = 1.0) -> float:
+    def rate(self, progress: float, *, passes: float = 0.0) -> float:
         """Learning rate as a share of the peak; what a plateau takes off comes on top.
 
         Args:
             progress: In [0, 1].
-            epochs: Passes over the training split from progress 0 to 1.
+            passes: Passes over the samples made until there.
         """
         match self.name:
             case "one-cycle":
@@ -107,7 +107,7 @@ class ScheduleConfig:
             case "cosine":
                 shape = cosine
             case "step":
-                return self._warmed(progress) * self.factor ** self._num_drops(progress, epochs)
+                return self._warmed(progress) * self.factor ** self._num_drops(progress, passes)
             case _:
                 return self._warmed(progress)
         return shape(progress, warmup=self.warmup, start=self.start, final=self.final)
@@ -125,9 +125,9 @@ class ScheduleConfig:
     def _warmed(self, progress: float) -> float:
         return warm_up(progress, warmup=self.warmup, start=self.start)
 
-    def _num_drops(self, progress: float, epochs: float) -> int:
+    def _num_drops(self, progress: float, passes: float) -> int:
         return sum(
-            progress * (epochs if in_epochs else 1) >= place - _TINY
+            (passes if in_epochs else progress) >= place - _TINY
             for place, in_epochs in parse_places(self.at)
         )
 

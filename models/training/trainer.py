@@ -1,7 +1,7 @@
 """The run: stages, epochs, batches, the step.
 
 A run is a pure function of its configuration, its network and its loader. Its state is how many
-samples of the endless stream it has consumed, with weights, optimiser and generators to match;
+samples of each endless stream it has consumed, with weights, optimiser and generators to match;
 checkpoints hold that, and a run that goes on from one takes the very next sample. On a CPU it then
 ends with the same weights, bit for bit, as a run that was never interrupted.
 
@@ -31,7 +31,7 @@ from models.training.evaluate import SetFacts, score
 from models.training.learner import Learner
 from models.training.memory import fits, out_of_memory
 from models.training.panels import PanelRows
-from models.training.plan import PlannedStage, plan_run
+from models.training.plan import PlannedStage, RunPlan, plan_run
 from models.training.profile import profiled
 from models.training.progress import Progress
 from models.training.recording import Recorder
@@ -44,7 +44,7 @@ from models.training.tracking import NoTracker, Tracker, open_run_dir
 from models.training.validating import validation_scores
 from models.training.validation_loss import ValidationLoss
 from models.training.warm_up import compiled_first
-from pipeline.batch import Batch, BatchLoader
+from pipeline.batch import Batch, BatchLoader, JointLoader
 from pipeline.meter import Meter
 
 
@@ -86,7 +86,10 @@ class Trainer:
         self.facts = facts
         self.run_dir = run_dir
         self.sections: dict[str, Mapping[str, Any]] = {"train": config.to_dict(), **sections}
-        self.plan = plan_run(config.parsed_stages, loader.num_samples)
+        self.plan = plan_run(
+            config.parsed_stages,
+            *(loader.set_lengths if isinstance(loader, JointLoader) else [loader.num_samples]),
+        )
         self.learner = Learner(config, network, loss, device, ranks)
         self.meter = Meter()
         self.speed = Speed(self.learner.network, self.learner.precision, ranks.size)
@@ -159,7 +162,7 @@ class Trainer:
             raise self._out_of_memory(stage, batch)
         self.meter.tick(stage.batch_size)
         self.progress.step += 1
-        self.progress.samples += stage.batch_size
+        self.progress.take(stage.sets, stage.batch_size)
 
     def after_step(self, stage: PlannedStage, epoch_end: int) -> None:
         """Record, save and stop, where it is time to."""
@@ -207,7 +210,7 @@ class Trainer:
         )
         self.progress.validated_step = self.progress.step
         if picture := rows.draw(self.facts):
-            epoch = self.progress.samples / self.plan.num_samples
+            epoch = self.progress.passes(self.plan)
             self.tracker.draw(picture, f"epoch-{epoch:06.2f}-{stage.size}px", self.progress.step)
         result = (stage.number, score(self.progress.scores))
         is_best = result > self.progress.best
@@ -296,7 +299,7 @@ class Trainer:
             return NoTracker()
         return Tracker(
             self.run_dir,
-            {**self.sections, "set": self.facts.record()},
+            {**self.sections, "set": {**self.facts.record(), "samples": self.plan.set_lengths}},
             num_records=self.progress.num_records,
             step=self.progress.step,
         )
@@ -306,12 +309,16 @@ class Trainer:
         num_steps = stage.last_step - self.progress.planned_step
         if num_steps == 0:
             return nullcontext(iter(()))
-        return self.loader.train(
-            size=stage.size,
-            batch_size=stage.batch_size,
-            start=self.progress.samples,
-            num_steps=num_steps,
-        )
+        place = {
+            "size": stage.size,
+            "batch_size": stage.batch_size,
+            "start": self.progress.taken(stage.sets),
+            "num_steps": num_steps,
+        }
+        if not stage.sets:
+            return self.loader.train(**place)
+        assert isinstance(self.loader, JointLoader), "a plan of sets without them"
+        return self.loader.train(**place, sets=stage.sets)
 
     def _watched(self, stage: PlannedStage, stream: Iterator[Batch]) -> Iterator[Batch]:
         """The batches of a stage as they are waited for, compiled for, and profiled if asked to."""
@@ -336,11 +343,12 @@ class Trainer:
     def _rate(self, stage: PlannedStage) -> float:
         """The schedule's learning rate for the next step, as a share of the peak."""
         begin, length = 0, self.plan.total_samples
+        whole: PlannedStage | RunPlan = self.plan
         if self.config.schedule.at_stage == "restart":
-            begin, length = stage.first_sample, stage.num_samples
+            begin, length, whole = stage.first_sample, stage.num_samples, stage
         return self.config.schedule.rate(
             (self.progress.planned_samples - begin) / length,
-            epochs=length / self.plan.num_samples,
+            passes=whole.passes_at(self.progress.planned_step),
         )
 
     def _skip_if_hopeless(self, stage: PlannedStage) -> None:

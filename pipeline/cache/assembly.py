@@ -94,6 +94,7 @@ class Assembly:
         frames: Frames,
     ) -> None:
         self._table, self._request, self._missing = cache.table, request, missing
+        self._rows = cache.rows(request.numbers)
         self._device = device
         self._bad = cache.known_bad(request)
         self._is_complete = len(missing) == len(request.numbers)
@@ -106,7 +107,7 @@ class Assembly:
         """What gathers a batch of which nothing has to be decoded, on the host."""
         if self.frame is None:
             return []
-        table, numbers, rows = self._host_table, self._shown_numbers(), self.frame.array
+        table, numbers, rows = self._host_table, self._shown_rows(), self.frame.array
         bounds = [len(numbers) * task // num_tasks for task in range(num_tasks + 1)]
         return [
             partial(table.gather, numbers[begin:end], rows[begin:end])
@@ -116,7 +117,7 @@ class Assembly:
     def gathered(self) -> DecodedBatch:
         """That batch."""
         if isinstance(self._table, DeviceTable):
-            rows = self._table.gather(self._shown_numbers())
+            rows = self._table.gather(self._shown_rows())
         else:
             assert self.frame is not None
             rows = self.frame.rows
@@ -130,8 +131,8 @@ class Assembly:
             return
         counted = np.arange(self._request.num_counted)
         held = np.setdiff1d(counted, [*self._missing, *self._bad])
-        rows, numbers = self._host_table.rows, self._request.numbers[held]
-        self._gathering.append(pool.submit(write_rows, self.frame.array, held, [rows], numbers))
+        rows, chosen = self._host_table.rows, self._rows[held]
+        self._gathering.append(pool.submit(write_rows, self.frame.array, held, [rows], chosen))
 
     def to_decode(self, *, padded: bool) -> Request:
         """What the decoder has to do for this batch.
@@ -158,14 +159,14 @@ class Assembly:
             pixels: That.
             fill: For decoded samples that the decoder did not tell on its way.
         """
-        numbers = self._request.numbers[self._missing]
+        numbers, rows = self._request.numbers[self._missing], self._rows[self._missing]
         good = np.flatnonzero(pixels.weights[: len(numbers)])
         parts = [pixels.composite, pixels.mask, pixels.depth]
         if isinstance(self._table, DeviceTable):
             parts = [part.to(self._table.device, non_blocking=True) for part in parts]
-            self._table.put(numbers, parts, good)
+            self._table.put(rows, parts, good)
         elif not self._is_taken:
-            fill(self._table, numbers, parts, good)
+            fill(self._table, rows, parts, good)
         if self._is_complete:
             composite, mask, depth = parts
             return replace(pixels, composite=composite, mask=mask, depth=depth)
@@ -178,7 +179,7 @@ class Assembly:
         """Keep a chunk that begins at `at` of what was to decode; called by decoding threads."""
         positions = self._missing[at : at + len(parts[0])]
         good = np.setdiff1d(np.arange(len(positions)), list(bad))
-        self._host_table.put(self._request.numbers[positions], parts, good)
+        self._host_table.put(self._rows[positions], parts, good)
         if self.frame is not None:
             write_rows(self.frame.array, positions[good], parts, good)
         self._is_taken = True
@@ -186,7 +187,7 @@ class Assembly:
     def _joined(self, parts: Sequence[Tensor], good: Numbers) -> Tensor:
         """Held and decoded samples together, those without pixels replaced."""
         if isinstance(self._table, DeviceTable):
-            rows = self._table.gather(np.minimum(self._request.numbers, len(self._table) - 1))
+            rows = self._table.gather(np.minimum(self._rows, len(self._table) - 1))
         else:
             assert self.frame is not None
             for copied in self._gathering:
@@ -213,13 +214,13 @@ class Assembly:
         replaced = self._replaced()
         return first_good(self._request, replaced) if replaced else 0
 
-    def _shown_numbers(self) -> Numbers:
-        """The sample whose pixels each position shows."""
-        numbers = self._request.numbers
+    def _shown_rows(self) -> Numbers:
+        """The row whose pixels each position shows."""
+        rows = self._rows
         if replaced := self._replaced():
-            numbers = numbers.copy()
-            numbers[replaced] = numbers[self._stand_in() or 0]
-        return numbers
+            rows = rows.copy()
+            rows[replaced] = rows[self._stand_in() or 0]
+        return rows
 
     def _as_batch(self, rows: Tensor) -> DecodedBatch:
         if self.frame is not None and rows.device == self._device:

@@ -1,9 +1,9 @@
 """Decoded samples kept between passes: on the device, in host memory, in a file, or not at all.
 
 The caches of one loader: which there are, where they lie, and when they make room. A cache belongs
-to a split, a size and a way of decoding. The first stream that asks for it opens it, and fills it
-with what it decodes anyway; it stays for the next stream, and goes when training moves on to
-another size.
+to a split or some of its sets, a size and a way of decoding. The first stream that asks for it
+opens it, and fills it with what it decodes anyway; it stays for the next stream, and goes when
+training moves on to another size or other sets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,10 +11,11 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
+from pipeline.batch import Sets
 from pipeline.cache.cache_file import Identity, bytes_on_disk, cache_path, open_file_table
 from pipeline.cache.cached_stream import CachedStream
 from pipeline.cache.fill_ahead import Filler
@@ -24,10 +25,11 @@ from pipeline.cache.sample_table import DeviceTable, HostTable, Numbers, SampleC
 from pipeline.decoder import DecodedBatch, Decoder, Request
 from pipeline.error import LoaderError
 from pipeline.source import SampleSource
+from pipeline.subset import Subset
 from pipeline.user_folder import user_cache_folder
 
-TrainingStage = tuple[int, float]
-"""Size and epochs of a stage of training."""
+TrainingStage = tuple[int, float, Sets]
+"""Size, epochs and sets of a stage of training."""
 
 TellPlan = Callable[[MemoryPlan], None]
 """Takes a plan before anything is filled."""
@@ -95,13 +97,22 @@ class _Entry:
         return self.cache is None or self.cache.is_filled
 
 
+class _Key(NamedTuple):
+    """Which samples a cache keeps, and at which size."""
+
+    split: str
+    size: int
+    sets: Sets
+
+
 class Caches:
     """All caches of a loader; see the module. One thread opens streams."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self._settings = settings
-        self._entries: dict[tuple[str, int], _Entry] = {}
-        self._size, self._passes = 0, 1.0
+        self._entries: dict[_Key, _Entry] = {}
+        self._training: _Key | None = None
+        self._passes = 1.0
         self._stages: Sequence[TrainingStage] = ()
         self._filler: Filler | None = None
 
@@ -119,6 +130,7 @@ class Caches:
         source: SampleSource,
         requests: Iterable[Request],
         *,
+        subset: Subset,
         size: int,
         exact: bool,
         passes: float | None = None,
@@ -129,15 +141,16 @@ class Caches:
             decoder: Decodes what is not held.
             source: The split.
             requests: The batches.
+            subset: The samples of the split that they are of.
             size: Side in pixels.
             exact: See `Decoder.stream`.
             passes: How often training is about to read each sample; None: validation, once per
                 pass of training.
         """
-        entry = self._entry(source, size=size, exact=exact, passes=passes)
+        entry = self._entry(source, subset, size=size, exact=exact, passes=passes)
         entry.num_users += 1
         if passes is not None:
-            self._fill_next(decoder, source, size, exact=exact)
+            self._fill_next(decoder, source, _Key(source.split, size, subset.sets), exact=exact)
         try:
             with ExitStack() as stack:
                 if entry.cache is None:
@@ -158,12 +171,14 @@ class Caches:
         finally:
             entry.num_users -= 1
 
-    def not_held(self, split: str, size: int, numbers: Numbers) -> Numbers:
+    def not_held(
+        self, source: SampleSource, subset: Subset, size: int, numbers: Numbers
+    ) -> Numbers:
         """Of sample numbers, those that a stream would have to decode."""
-        entry = self._entries.get((split, size))
+        entry = self._entries.get(_Key(source.split, size, subset.sets))
         if entry is None or entry.cache is None:
             return numbers
-        return numbers[~entry.cache.table.holds(numbers)]
+        return numbers[~entry.cache.table.holds(entry.cache.rows(numbers))]
 
     def plan(self, need: Need, identity: Identity | None = None) -> MemoryPlan:
         """What would be kept where, as of now.
@@ -192,39 +207,48 @@ class Caches:
         self._entries.clear()
 
     def _entry(
-        self, source: SampleSource, *, size: int, exact: bool, passes: float | None
+        self,
+        source: SampleSource,
+        subset: Subset,
+        *,
+        size: int,
+        exact: bool,
+        passes: float | None,
     ) -> _Entry:
+        key = _Key(source.split, size, subset.sets)
         if passes is not None:
             self._passes = passes
-            self._make_room(size)
-        key = (source.split, size)
+            self._make_room(key)
         entry = self._entries.get(key)
         # what no pass read again may be read again now
         if entry is None or (entry.cache is None and not entry.num_users):
             what = "training" if passes is not None else "validation"
-            need = Need(samples=source.num_samples, size=size, passes=self._passes, what=what)
-            plan, identity = self._planned(source.split, need, exact=exact)
+            need = Need(samples=subset.num_samples, size=size, passes=self._passes, what=what)
+            plan, identity = self._planned(key, need, exact=exact)
             if passes is not None or plan.tier != "off":
                 self._tell(plan)
-            entry = self._entries[key] = _Entry(cache=self._open(plan, identity))
+            entry = self._entries[key] = _Entry(cache=self._open(plan, identity, subset))
         return entry
 
-    def _fill_next(self, decoder: Decoder, source: SampleSource, size: int, *, exact: bool) -> None:
+    def _fill_next(
+        self, decoder: Decoder, source: SampleSource, present: "_Key", *, exact: bool
+    ) -> None:
         """Begin with the cache of the stage after this one, if all of it fits beside."""
-        sizes = [stage_size for stage_size, _ in self._stages]
-        if size not in sizes[:-1]:
+        keys = [_Key(source.split, size, sets) for size, _, sets in self._stages]
+        if present not in keys[:-1]:
             return
-        self._stages = self._stages[sizes.index(size) :]
-        next_size, passes = self._stages[1]
-        key = (source.split, next_size)
+        self._stages = self._stages[keys.index(present) :]
+        size, passes, sets = self._stages[1]
+        key = _Key(source.split, size, sets)
         if key in self._entries:
             return
-        need = Need(samples=source.num_samples, size=next_size, passes=passes)
-        plan, identity = self._planned(source.split, need, exact=exact)
+        subset = source.subset(sets)
+        need = Need(samples=subset.num_samples, size=size, passes=passes)
+        plan, identity = self._planned(key, need, exact=exact)
         if plan.num_cached < need.samples:
             return
         self._tell(plan)
-        cache = self._open(plan, identity)
+        cache = self._open(plan, identity, subset)
         assert cache is not None
         self._entries[key] = _Entry(cache=cache)
         self._filler = Filler(
@@ -234,7 +258,7 @@ class Caches:
             source,
             exact=exact,
             device=self._settings.device,
-            may_begin=self._entries[source.split, size].is_filled,
+            may_begin=self._entries[present].is_filled,
         )
 
     def _stop_filling(self) -> None:
@@ -242,25 +266,29 @@ class Caches:
             self._filler.stop()
             self._filler = None
 
-    def _make_room(self, size: int) -> None:
-        """Close the caches of other sizes, where training moves on to this one."""
-        if size == self._size:
+    def _make_room(self, present: "_Key") -> None:
+        """Close the caches of other sizes and sets, where training moves on to these."""
+        if present == self._training:
             return
-        self._size = size
+        self._training = present
         self._stop_filling()
         for key, entry in [*self._entries.items()]:
-            if key[1] != size and not entry.num_users:
+            is_read = key.size == present.size and (
+                key.split != present.split or key.sets == present.sets
+            )
+            if not is_read and not entry.num_users:
                 if entry.cache is not None:
                     entry.cache.table.close()
                 del self._entries[key]
 
-    def _planned(self, split: str, need: Need, *, exact: bool) -> tuple[MemoryPlan, Identity]:
+    def _planned(self, key: "_Key", need: Need, *, exact: bool) -> tuple[MemoryPlan, Identity]:
         identity: Identity = {
             **self._settings.identity,
-            "split": split,
+            "split": key.split,
             "size": need.size,
             "samples": need.samples,
             "exact": exact,
+            **({"sets": key.sets} if key.sets else {}),
         }
         return self.plan(need, identity), identity
 
@@ -268,11 +296,12 @@ class Caches:
         if self._settings.tell is not None:
             self._settings.tell(plan)
 
-    def _open(self, plan: MemoryPlan, identity: Identity) -> SampleCache | None:
+    def _open(self, plan: MemoryPlan, identity: Identity, subset: Subset) -> SampleCache | None:
         if plan.tier == "off":
             return None
         table = self._table(plan, identity)
-        return SampleCache(table=table, num_samples=plan.need.samples)
+        kept = subset if subset.sets else None
+        return SampleCache(table=table, num_samples=plan.need.samples, subset=kept)
 
     def _table(self, plan: MemoryPlan, identity: Identity) -> HostTable | DeviceTable:
         num, size, folder = plan.num_cached, plan.need.size, self._settings.file_folder

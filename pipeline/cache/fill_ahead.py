@@ -6,11 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-import numpy as np
 import torch
 
 from pipeline.cache.cached_stream import CachedStream
-from pipeline.cache.sample_table import Numbers, SampleCache
+from pipeline.cache.sample_table import SampleCache
 from pipeline.decoder import Decoder, Request
 from pipeline.error import LoaderError
 from pipeline.source import SampleSource
@@ -44,7 +43,7 @@ class Filler:
         device: torch.device,
         may_begin: Callable[[], bool],
     ) -> None:
-        self._cache, self._source, self._may_begin = cache, source, may_begin
+        self._cache, self._may_begin = cache, may_begin
         self._stream = CachedStream(
             cache, decoder, source, exact=exact, device=device, threads=1, ahead=1
         )
@@ -71,8 +70,7 @@ class Filler:
             _logger.warning("the next stage's cache is not filled ahead: %s", error)
 
     def _requests(self) -> Iterator[Request]:
-        numbers: Numbers = np.arange(self._source.num_samples)
-        missing = numbers[~self._cache.table.holds(numbers)]
+        missing = self._cache.not_held
         for begin in range(0, len(missing), BATCH_SIZE):
             if self._stopped.is_set():
                 return

@@ -1,4 +1,4 @@
-"""Decoded samples by number, a row each: composite, mask and depth one after the other, uint8.
+"""Decoded samples, a row each: composite, mask and depth one after the other, uint8.
 
 One row a sample, so that a gather is one copy a sample and a file is read at one place. A row is
 held from the moment all of it is written; rows are written once, from any thread. Row numbers and
@@ -22,6 +22,7 @@ from torch import Tensor
 from pipeline.cache.memory_plan import BYTES_PER_PIXEL
 from pipeline.decoder import Request
 from pipeline.source import BadSample
+from pipeline.subset import Subset
 
 Numbers = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -82,7 +83,7 @@ class HostTable:
         """Keep the samples that have a row and are not held yet.
 
         Args:
-            numbers: (N,) sample numbers.
+            numbers: (N,) rows.
             parts: (N, ...) bytes of composite, mask and depth.
             good: Which of the N may be kept.
         """
@@ -143,7 +144,7 @@ class DeviceTable:
         """Keep the samples that have a row and are not held yet.
 
         Args:
-            numbers: (N,) sample numbers.
+            numbers: (N,) rows.
             parts: (N, ...) composite, mask and depth on the device.
             good: Which of the N may be kept.
         """
@@ -186,7 +187,10 @@ class SampleCache:
     """Keeps the pixels."""
 
     num_samples: int
-    """Samples in the split; the table may have rows for fewer."""
+    """Samples to keep; the table may have rows for fewer."""
+
+    subset: Subset | None = None
+    """Whose places are the table's rows; None: rows go by the samples' numbers."""
 
     bad: dict[int, BadSample] = field(default_factory=dict)
     """Those that could not be decoded: not tried again while this cache lives."""
@@ -199,13 +203,25 @@ class SampleCache:
     @property
     def is_filled(self) -> bool:
         """All that will ever be in it is."""
-        num_bad = sum(number < len(self.table) for number in list(self.bad))  # other threads add
+        bad = np.array(list(self.bad), np.int64)  # other threads add
+        num_bad = int(np.count_nonzero(self.rows(bad) < len(self.table)))
         return self.table.num_held >= len(self.table) - num_bad
+
+    def rows(self, numbers: Numbers) -> Numbers:
+        """(N,) the table's row for each sample number; those of no row lie behind its end."""
+        return numbers if self.subset is None else self.subset.places_of(numbers)
+
+    @property
+    def not_held(self) -> Numbers:
+        """The sample numbers whose rows have not been written."""
+        places = np.arange(self.num_samples)
+        places = places[~self.table.holds(places)]
+        return places if self.subset is None else self.subset.numbers_at(places)
 
     def missing(self, request: Request) -> Numbers:
         """Positions of a batch's samples that have to be decoded."""
         counted = request.numbers[: request.num_counted]
-        known = self.table.holds(counted)
+        known = self.table.holds(self.rows(counted))
         if self.bad:
             known |= np.isin(counted, list(self.bad))
         return np.flatnonzero(~known)

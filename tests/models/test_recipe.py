@@ -86,7 +86,9 @@ def test_a_recipe_cut_short_comes_down_as_the_whole_one_does(name):
     """A rate is drawn over the run, not over epochs that a short run never reaches."""
     schedule = read_recipe(name).part("train").schedule
     shares = [step / 200 for step in range(201)]
-    short, whole = ([schedule.rate(share, epochs=e) for share in shares] for e in (0.5, 100))
+    short, whole = (
+        [schedule.rate(share, passes=epochs * share) for share in shares] for epochs in (0.5, 100)
+    )
     assert short == whole
     if schedule.name != "plateau":
         assert short[-1] <= 0.1 * max(short) * (1 + 1e-9)
@@ -102,7 +104,7 @@ def test_001s_rates_fall_in_the_epochs_that_were_published(name, epochs, drops):
     assert stage.epochs == epochs
     for step in range(10 * epochs):
         expected = 0.1 ** min(step // (10 * drops), (epochs - 1) // drops)
-        rate = train.schedule.rate(step / (10 * epochs), epochs=epochs)
+        rate = train.schedule.rate(step / (10 * epochs), passes=step / 10)
         assert rate == pytest.approx(expected, rel=1e-9), step
 
 

@@ -123,6 +123,35 @@ class ListLoader:
         self.found_bad = list(state.get("bad", ()))
 
 
+class TwoLists(ListLoader):
+    """Samples 0 to 3 are the first set, 4 to 9 the second."""
+
+    set_lengths = (4, 6)
+
+    def __init__(self):
+        super().__init__()
+        self.opened = []
+
+    @contextmanager
+    def train(self, *, size, batch_size, start, num_steps, sets=()):
+        """Each choice of sets in its own order."""
+        self.opened.append((sets, start, num_steps))
+        own = {(): range(10), (1,): range(4), (2,): range(4, 10)}[sets]
+        numbers = [self._sample_of(own, at) for at in range(start, start + num_steps * batch_size)]
+        yield self._own(numbers, size, batch_size)
+
+    def _sample_of(self, own, place):
+        turn, at = divmod(place, len(own))
+        return own[(at + turn) % len(own)]
+
+    def _own(self, numbers, size, batch_size):
+        for begin in range(0, len(numbers), batch_size):
+            chosen = numbers[begin : begin + batch_size]
+            self.on_train(begin)
+            self.numbers_seen += chosen
+            yield self._batch(chosen, size, [1.0] * batch_size)
+
+
 FACTS = SetFacts(
     fingerprint="0123456789abcdef",
     pixel_mean=(0.5, 0.5, 0.5),
@@ -153,6 +182,12 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def loader() -> ListLoader:
     return ListLoader()
+
+
+@pytest.fixture
+def two_lists() -> type[TwoLists]:
+    """Makes loaders of two sets."""
+    return TwoLists
 
 
 @pytest.fixture

@@ -61,7 +61,10 @@ def test_steps_in_epochs_are_torchs_step_lr(steps_per_epoch):
     reference = torch.optim.lr_scheduler.StepLR(an_optimizer(0.2), 4 * steps_per_epoch, 0.1)
     config = ScheduleConfig(name="step", at="4e,8e", factor=0.1, warmup=0)
     num_steps = 10 * steps_per_epoch
-    rates = [0.2 * config.rate(step / num_steps, epochs=10) for step in range(num_steps)]
+    rates = [
+        0.2 * config.rate(step / num_steps, passes=step / steps_per_epoch)
+        for step in range(num_steps)
+    ]
     assert rates == pytest.approx(torch_rates(reference, num_steps), rel=1e-9)
 
 

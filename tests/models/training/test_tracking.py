@@ -14,7 +14,8 @@ from tensorboard.summary.writer import event_file_writer
 from models.error import TrainingError
 from models.training.config import TrainConfig, from_dict
 from models.training.display import Display
-from models.training.plan import parse_stages, plan_run
+from models.training.plan import plan_run
+from models.training.stages import parse_stages
 from models.training.tracking import Tracker, open_run_dir
 
 

@@ -19,7 +19,7 @@ from pipeline.source import BadSample, EncodedSample, SampleSource
 CPU = torch.device("cpu")
 SAMPLES, BATCH = 240, 48
 CONFIG = LoaderConfig(decoder="turbojpeg", threads=2, cache="host", fill_ahead=True)
-STAGES = [(32, 9.0), (48, 2.0)]
+STAGES = [(32, 9.0, ()), (48, 2.0, ())]
 
 
 class Reads:
@@ -116,13 +116,13 @@ def test_a_filling_that_is_not_done_is_stopped_and_what_it_did_is_kept(
     [
         (SAMPLES * BYTES_PER_PIXEL * 32**2 * 2, STAGES),  # not for both
         (1 << 30, STAGES[:1]),  # there is no next stage
-        (1 << 30, [(64, 1.0), *STAGES[1:]]),  # another stage than those told of
+        (1 << 30, [(64, 1.0, ()), *STAGES[1:]]),  # another stage than those told of
     ],
 )
 def test_nothing_is_filled_ahead_without_room_or_reason(
     small_set: Path,
     room: int,
-    stages: list[tuple[int, float]],
+    stages: list[tuple[int, float, tuple[int, ...]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(

@@ -112,7 +112,7 @@ def trained_network(
     with given_values():
         config = from_dict(NetworkConfig, state["config"]["network"], "network")
         trained = from_dict(TrainConfig, state["config"]["train"])
-        side = size or trained.parsed_stages[-1].size
+        side = trained.parsed_stages[-1].size if size is None else size
         check_size(config, side)
     network = build_network(config)
     load_weights(network, weights(state), checkpoint)

@@ -24,6 +24,8 @@ from models.registry import NETWORKS, NetworkConfig
 from models.training.config import TrainConfig, from_dict
 
 FOLDER = Path(__file__).with_name("recipes")
+SPLITS = ("foreground", "background", "both", "random")
+"""What `maskdepth convert --split` takes; `shards/` is not imported here."""
 
 Config = TypeVar("Config")
 
@@ -45,6 +47,15 @@ class ExpectedSet:
 
     val: float = 0.0
     """Share held out; 0: any."""
+
+    def __post_init__(self) -> None:
+        """Check both: `train` advises a command made of them."""
+        if self.split and self.split not in SPLITS:
+            msg = f"split is {self.split!r}; it must be one of {', '.join(SPLITS)}"
+            raise ValueError(msg)
+        if not 0 <= self.val < 1:
+            msg = f"val is {self.val:g}; it is a share from 0 up, below 1"
+            raise ValueError(msg)
 
     @property
     def convert(self) -> str:

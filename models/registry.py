@@ -6,6 +6,8 @@ Every network's `forward(background, composite)` takes normalised (N, 3, H, W) i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -157,8 +159,22 @@ class NetworkConfig:
 
 
 def build_network(config: NetworkConfig) -> nn.Module:
-    """A network with fresh weights, drawn from torch's default generator."""
-    return NETWORKS[config.name].build(config.width)
+    """A network with fresh weights, drawn from torch's default generator.
+
+    Images whose sides break its rule are refused with a ValueError: some networks would fail
+    somewhere inside, others predict at another size than the images'.
+    """
+    network = NETWORKS[config.name].build(config.width)
+    network.register_forward_pre_hook(partial(_check_images, config), with_kwargs=True)
+    return network
+
+
+def _check_images(
+    config: NetworkConfig, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    composite = named["composite"] if "composite" in named else args[-1]
+    for side in composite.shape[-2:]:
+        check_size(config, side)
 
 
 def size_rule(config: NetworkConfig) -> SizeRule:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 import cli
-from models.recipe import FOLDER, read_recipe, recipe_names
+from models.recipe import FOLDER, SPLITS, read_recipe, recipe_names
 from models.registry import NETWORKS
+from shards.plan import RULES
+from shards.synth import SynthConfig, synthesise
 
 QUICK = ("000", "004", "004-mask")
 """The others need seconds for each step."""
@@ -77,6 +79,43 @@ def test_recipes_are_listed_and_printed(capsys: pytest.CaptureFixture[str]) -> N
     assert "no recipe '005'; the nearest is '00" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("layout", "names"),
+    [
+        ("global-number", ("000", "000-mask", "000-depth")),
+        ("class-folders", ("001-unet", "001-resnet18")),
+        ("tenk-sets", ("002",)),
+        ("numbered-flip", ("003",)),
+        ("relation-file", ("004", "004-mask")),
+    ],
+)
+def test_the_convert_line_of_a_recipe_makes_a_set_that_it_runs_on(
+    layout: str, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run as it stands in the recipe, on its system's files under the names that those have."""
+    folder, out = tmp_path / "FOLDER", tmp_path / "made"
+    config = SynthConfig(count=48, seed=2, size=64, layout=layout, processes=1)  # type: ignore[arg-type]
+    synthesise(folder, config)
+    recipes = [read_recipe(name) for name in names]
+    lines = (line for recipe in recipes for line in recipe.text.splitlines())
+    (line,) = {line.partition("# maskdepth ")[2] for line in lines if "# maskdepth conv" in line}
+    # what is a shell's part: where the command is given, and which files a star stands for
+    monkeypatch.chdir(tmp_path if "FOLDER" in line else folder)
+    command = [word.replace("SET", str(out)) for word in shlex.split(line)]
+    found = [sorted(map(str, Path().glob(x))) if "*" in x else [x] for x in command]
+    assert run(*(word for words in found for word in words), "--processes", 1) == 0
+    manifest = json.loads((out / "manifest.json").read_text())
+    for recipe in recipes:
+        expected = recipe.part("set")
+        assert expected.differences(manifest["split"], manifest["options"]) == []
+        if NETWORKS[recipe.part("network").name].needs_background:
+            assert manifest["backgrounds"], line
+
+
+def test_a_recipe_may_expect_every_split_that_convert_makes() -> None:
+    assert SPLITS == RULES
+
+
 def test_options_come_before_the_recipe_and_another_set_is_told(
     small_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,9 +172,12 @@ def test_faults_of_recipes_and_options_are_named(
 ) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text('[loader]\naugment = "swirl"\n')
+    bogus = tmp_path / "bogus.toml"
+    bogus.write_text('[set]\nsplit = "bogus"\n')
     train = ("train", "--data", small_set, "--out", tmp_path / "run", "--device", "cpu")
     cases: list[tuple[tuple[object, ...], str]] = [
         (("--recipe", wrong), "wrong.toml: loader.augment is 'swirl'"),
+        (("--recipe", bogus), "bogus.toml: [set] split is 'bogus'; it must be one of foreground"),
         (("--recipe", "0004"), "no recipe '0004'; the nearest is '004'"),
         (("--recipe", "000-mask", "--tasks", "depth"), "network '000-mask' predicts no depth"),
         (("--network", "001-unet", "--tasks", "both"), "network '001-unet' predicts no depth"),

@@ -6,6 +6,7 @@ of its function.
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,15 +112,22 @@ class Term:
         told = [f"{key}={value}" for key, value in self.options if value != defaults[key]]
         return f"{self.name}({', '.join(told)})" if told else self.name
 
-    def check_size(self, size: int) -> None:
-        """Check that the term can be computed on images of `size` pixels a side.
+    def check_size(self, full_size: int, smallest_scale: int = 1) -> None:
+        """Check that the term can be computed.
+
+        Args:
+            full_size: Side of the images in pixels.
+            smallest_scale: The smallest of what is compared has 1/smallest_scale of that side.
 
         Raises:
             ValueError: It cannot; names the largest window that fits.
         """
-        kind = TERMS[self.name]
+        kind, size = TERMS[self.name], full_size // smallest_scale
+        told = f"{size} px"
+        if smallest_scale > 1:
+            told += f" at the network's smallest scale, 1/{smallest_scale} of {full_size}"
         if size < kind.smallest_px:
-            msg = f"the term {self} needs images of {kind.smallest_px} px, but they have {size} px"
+            msg = f"the term {self} needs images of {kind.smallest_px} px, but they have {told}"
             raise ValueError(msg)
         window = dict(self.options).get("window", 1)
         assert isinstance(window, int)
@@ -134,18 +142,19 @@ class Term:
             else "no window fits: "
         )
         msg = (
-            f"the term {self} has a window of {window} px{halved}, but the images have {size} px; "
+            f"the term {self} has a window of {window} px{halved}, but the images have {told}; "
             f"{advice}use larger images or another term"
         )
         raise ValueError(msg)
 
 
-_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e-?\d+)?"
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NAME = r"[A-Za-z][\w-]*"  # more than names have, so that MS-SSIM is called unknown
 _PART = re.compile(
-    rf"(?:(?P<factor>{_NUMBER})\s*\*?\s*)?(?P<name>[a-z]\w*)\s*(?:\((?P<options>[^()]*)\))?"
+    rf"(?:(?P<factor>{_NUMBER})\s*\*?\s*)?(?P<name>{_NAME})\s*(?:\((?P<options>[^()]*)\))?"
 )
-_PLUS = re.compile(r"\+(?![^()]*\))")
-"""A plus sign that no parentheses enclose."""
+_PLUS = re.compile(r"(?<!\d[eE])(?<!\.[eE])\+(?![^()]*\))")
+"""A plus sign that no parentheses enclose, and no exponent has."""
 
 
 def parse_loss(expression: str) -> tuple[tuple[float, Term], ...]:
@@ -159,7 +168,7 @@ def parse_loss(expression: str) -> tuple[tuple[float, Term], ...]:
 
     Raises:
         ValueError: The expression is no sum of weighted terms, names an unknown or repeated one,
-            or an option is unknown or out of range; quotes the part.
+            has no weight above 0, or an option is unknown or out of range; quotes the part.
     """
     terms: list[tuple[float, Term]] = []
     for part in map(str.strip, _PLUS.split(expression)):
@@ -182,8 +191,19 @@ def parse_loss(expression: str) -> tuple[tuple[float, Term], ...]:
         if any(term == earlier for _, earlier in terms):
             msg = f"loss {expression!r} names a term twice, {str(term)!r}; give it one weight"
             raise ValueError(msg)
-        terms.append((float(match["factor"] or 1), term))
+        terms.append((_read_weight(expression, match["factor"] or "1"), term))
+    if not any(weight for weight, _ in terms):
+        msg = f"loss {expression!r} has no weight above 0, so nothing would be learned"
+        raise ValueError(msg)
     return tuple(terms)
+
+
+def _read_weight(expression: str, text: str) -> float:
+    weight = float(text)
+    if not math.isfinite(weight):
+        msg = f"loss {expression!r} has the weight {text}, which is no finite number"
+        raise ValueError(msg)
+    return weight
 
 
 def _read_options(name: str, text: str) -> tuple[tuple[str, Value], ...]:

@@ -59,7 +59,7 @@ class LossConfig:
         """
         for task in tasks:
             for _, term in parse_loss(getattr(self, task)):
-                term.check_size(size // smallest_scale)
+                term.check_size(size, smallest_scale)
 
 
 class Losses(NamedTuple):

@@ -348,6 +348,7 @@ def test_a_missing_package_is_told_with_the_extra_that_has_it(
     ("options", "expected"),
     [
         (("--size", 50), "multiple of 32"),
+        (("--size", 0), "multiple of 32 px, not 0"),
         (("--format", "tensorrt"), "format is 'tensorrt'; it must be onnx or torch-export"),
         (("--out", "network.pt2"), "network.pt2 must end in .onnx"),
         (("--batch", 0), "batch is '0'; it must be a number of images, or dynamic"),

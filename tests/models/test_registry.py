@@ -36,11 +36,14 @@ def test_every_network_answers_at_its_smallest_size_in_every_width(name: str) ->
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_takes_the_sizes_its_rule_allows_and_no_other(name: str) -> None:
-    """What is allowed comes back at its own size; the rest fails, or comes back at another."""
+    """What is allowed comes back at its own size; the rest fails, or would come back at another.
+
+    Of the bare network: `build_network` adds the refusal.
+    """
     config = NetworkConfig(name=name)
     rule = size_rule(config)
     with torch.device("meta"):
-        network = build_network(config).eval()
+        network = NETWORKS[name].build(config.width).eval()
     for side in sorted({1, rule.least - 1, rule.least, rule.least + 1, 33, 48, 63, 64, 101} - {0}):
         images = torch.empty(1, 3, side, side, device="meta")
         try:
@@ -50,6 +53,26 @@ def test_a_network_takes_the_sizes_its_rule_allows_and_no_other(name: str) -> No
         else:
             found = {tuple(part.shape[2:]) for part in (mask, depth) if part is not None}
             assert (found == {(side, side)}) == rule.allows(side)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_images_that_break_the_rule_are_refused_by_the_network_itself(name: str) -> None:
+    """Also by those that would answer: `unet` at 1 px with 2, `001-resnet18` at 63 px with 64."""
+    config = NetworkConfig(name=name)
+    rule = size_rule(config)
+    good = rule.nearest(1)[0]
+    with torch.device("meta"):
+        network = build_network(config).eval()
+    for height, width in ((1, 1), (63, 63), (good, good + 1), (good - 1, good)):
+        images = torch.empty(1, 3, height, width, device="meta")
+        if rule.allows(height) and rule.allows(width):
+            network(background=images, composite=images)
+            continue
+        told = f"'{name}' takes images whose side is {rule.text()}"
+        with pytest.raises(ValueError, match=told):
+            network(images, images)
+        with pytest.raises(ValueError, match=told):
+            network(background=images, composite=images)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

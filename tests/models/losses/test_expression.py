@@ -13,6 +13,8 @@ def read(expression: str) -> list[tuple[float, str]]:
 def test_expressions_are_read_with_and_without_weights() -> None:
     assert read("0.85 ssim + .15*l1+bce") == [(0.85, "ssim"), (0.15, "l1"), (1.0, "bce")]
     assert read("2bce+1e-3 dice") == [(2.0, "bce"), (0.001, "dice")]
+    assert read("1e+1 bce+2E0*l1") == [(10.0, "bce"), (2.0, "l1")]
+    assert read("bce + 0 dice") == [(1.0, "bce"), (0.0, "dice")]
 
 
 def test_options_are_read_and_those_not_told_keep_their_defaults() -> None:
@@ -62,6 +64,11 @@ def test_every_option_refuses_a_value_out_of_its_range_with_its_rule(name: str) 
     ("expression", "message"),
     [
         ("bce + huber", f"unknown term 'huber'; known: {', '.join(TERMS)}"),
+        ("DSSIM", "unknown term 'DSSIM'; known"),
+        ("0.5 ms-ssim + l1", "unknown term 'ms-ssim'; known"),
+        ("0 bce", "has no weight above 0, so nothing would be learned"),
+        ("0 bce + 0.0 dice", "has no weight above 0"),
+        ("1e400 bce", "has the weight 1e400, which is no finite number"),
         ("bce + bce", "names a term twice, 'bce'; give it one weight"),
         ("ssim + l1 + ssim(window=11)", "names a term twice, 'ssim'"),
         ("bce - dice", "cannot read 'bce - dice'"),
@@ -136,7 +143,8 @@ def test_the_smallest_scale_of_a_network_counts() -> None:
     config = LossConfig(depth="ssim(window=9)")
     config.check_size(64)
     config.check_size(72, smallest_scale=8)
-    with pytest.raises(ValueError, match=r"images have 8 px; the largest window that fits is 7 px"):
+    told = "8 px at the network's smallest scale, 1/8 of 64; the largest window that fits is 7 px"
+    with pytest.raises(ValueError, match=f"the images have {told}"):
         config.check_size(64, smallest_scale=8)
     LossConfig(depth="l1").check_size(4)
 

@@ -6,6 +6,7 @@ rewrites what stands between the two markers in README.md; a test holds README a
 """
 
 import json
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ def table() -> str:
         _convert(_newest("convert")),
         _loader(_newest("loader")),
     ]
-    if list(RESULTS.glob("quality_*.json")):
-        parts.append(_quality(_newest("quality")))
+    for theme, lines in (("train", _train), ("quality", _quality)):
+        if list(RESULTS.glob(f"{theme}_*.json")):
+            parts.append(lines(_newest(theme)))
     return "\n\n".join("\n".join(lines) for lines in parts)
 
 
@@ -101,6 +103,25 @@ def _loader(found: Mapping[str, Any]) -> list[str]:
     if cached:
         lines += ["", "Later epochs, gathered from the cache of decoded samples:", ""]
         lines += _grid({title.removesuffix(", cached"): rows for title, rows in cached.items()})
+    return lines
+
+
+def _train(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"`maskdepth bench train`: samples/s of the trainer, its decoded samples in the cache, and "
+        f"of one resident batch replayed, in turns, {found['configuration']['precision']} "
+        f"({_where(found)}).",
+        "",
+        "| | resident batch | trainer | share | waiting for data |",
+        "|---|---|---|---|---|",
+    ]
+    for title, (ceiling, reached) in found["tables"].items():
+        turns = zip(reached["rates"], ceiling["rates"], strict=True)
+        share = statistics.median(ours / alone for ours, alone in turns)
+        lines.append(
+            f"| {title} | {ceiling['median']:,.0f} | {reached['median']:,.0f} "
+            f"| {share:.0%} | {found['data_wait_share'][title]:.2%} |"
+        )
     return lines
 
 

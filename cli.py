@@ -499,7 +499,8 @@ def find_lr(
         })  # fmt: skip
         config = replace(config, precision=resolved(config.precision, place))
         first = config.parsed_stages[0]
-        side, samples = size or first.size, batch_size or first.batch_size
+        side = first.size if size is None else size
+        samples = first.batch_size if batch_size is None else batch_size
         own = f"@{sets_text(first.sets)}" if first.sets else ""
         config = replace(config, stages=f"{side}:1{own}", batch_size=str(samples))
         # another network has other widths than the recipe's

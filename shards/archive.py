@@ -178,19 +178,18 @@ def open_sources(paths: Sequence[Path]) -> list[Archive]:
     """List every zip and every loose file of the sources; ordered by name, not by argument.
 
     Args:
-        paths: Zips, or folders holding zips, loose files or both, at any depth.
+        paths: Zips, loose files such as relations, or folders holding either, at any depth. Among
+            several sources a folder's own name is part of its files' names, as it is in a zip.
 
     Raises:
-        ShardError: A path is missing, is neither, or a zip's directory is damaged.
+        ShardError: A path is missing, or a zip's directory is damaged.
     """
     archives: list[Archive] = []
-    num_folders = sum(path.is_dir() for path in paths)
     for path in paths:
         if path.is_dir():
-            name = "." if num_folders == 1 else path.resolve().name
-            archives.extend(_open_folder(path, _shown(name)))
+            archives.extend(_open_folder(path, with_own_name=len(paths) > 1))
         elif path.is_file():
-            archives.append(open_zip(path, _shown(path.name)))
+            archives.append(_open_file(path))
         else:
             msg = f"{path} does not exist; name a zip, or a folder with zips or images"
             raise ShardError(msg)
@@ -201,29 +200,48 @@ def open_sources(paths: Sequence[Path]) -> list[Archive]:
     return archives
 
 
-def _open_folder(path: Path, name: str) -> Iterator[Archive]:
+def _open_folder(path: Path, *, with_own_name: bool) -> Iterator[Archive]:
     loose: list[Member] = []
     odd_names: dict[str, str] = {}
+    root = path.resolve().parent if with_own_name else path
     try:
         for folder, subfolders, files in os.walk(path, onerror=_unreadable):
             subfolders.sort()
             for file in sorted(files):
                 full = Path(folder, file)
-                on_disk = full.relative_to(path).as_posix()
-                relative = _shown(on_disk)
+                below = full.relative_to(path)
                 if not full.is_file():  # a pipe, a socket, a link to nothing
                     continue
                 if full.suffix.lower() == ".zip" and not file.startswith("."):
-                    yield open_zip(full, relative)
+                    yield open_zip(full, _shown(below.as_posix()))
                     continue
-                size = full.stat().st_size
-                loose.append(Member(relative, size, -1, -1, size, STORED, False))
+                on_disk = (path.resolve().name / below if with_own_name else below).as_posix()
+                loose.append(_loose(full, relative := _shown(on_disk)))
                 if relative != on_disk:
                     odd_names[relative] = on_disk
     except OSError as error:
         _unreadable(error)
     if loose:
-        yield FolderArchive(path, name, MemberTable.of(sorted(loose)), odd_names)
+        yield FolderArchive(root, ".", MemberTable.of(sorted(loose)), odd_names)
+
+
+def _open_file(path: Path) -> Archive:
+    """A zip, whatever its name, or one loose file."""
+    name = _shown(path.name)
+    try:
+        with path.open("rb") as file:
+            is_zip = path.suffix.lower() == ".zip" or file.read(2) == b"PK"
+        if is_zip:
+            return open_zip(path, name)
+        odd_names = {name: path.name} if name != path.name else {}
+        return FolderArchive(path.parent, ".", MemberTable.of([_loose(path, name)]), odd_names)
+    except OSError as error:
+        _unreadable(error)
+
+
+def _loose(path: Path, name: str) -> Member:
+    size = path.stat().st_size
+    return Member(name, size, -1, -1, size, STORED, False)
 
 
 def _shown(name: str) -> str:

@@ -136,3 +136,18 @@ def test_what_cannot_be_built_is_refused_in_one_line(
     assert run("train", "--data", small_set, "--out", out, *options) == 2
     assert told in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--size", "stage size 0 px must be at least 1"),
+        ("--batch-size", "batch size 0 must be at least 1"),
+    ],
+)
+def test_nought_is_not_taken_for_nothing_said(
+    option: str, told: str, small_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "lr.png"
+    assert run("lr-find", "--data", small_set, "--out", out, option, 0) == 2
+    assert told in capsys.readouterr().err

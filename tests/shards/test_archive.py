@@ -90,6 +90,18 @@ def test_a_folder_gives_its_zips_and_its_loose_files(tmp_path: Path) -> None:
     assert part.name == "part1.zip"
 
 
+def test_among_several_sources_a_folder_brings_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "Background" / "more").mkdir(parents=True)
+    (tmp_path / "Background" / "more" / "bg1.jpg").write_bytes(b"one")
+    (tmp_path / "labels.txt").write_bytes(b"labels")
+    part = make_zip(tmp_path / "part1", {"a": b"a"})  # a zip by what is in it
+    found = open_sources([tmp_path / "Background", tmp_path / "labels.txt", part])
+    contents = {
+        member.name: archive.read(member) for archive in found for member in archive.members
+    }
+    assert contents == {"Background/more/bg1.jpg": b"one", "labels.txt": b"labels", "a": b"a"}
+
+
 def test_sources_are_ordered_by_name_and_not_by_argument(tmp_path: Path) -> None:
     paths = [make_zip(tmp_path / f"{name}.zip", {name: b"x"}) for name in "ab"]
     one, other = open_sources(paths), open_sources(paths[::-1])

@@ -59,6 +59,20 @@ def truth(source: Path) -> dict[str, list[str]]:
     return {line.split("\t")[0]: line.split("\t") for line in lines}
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_zips_folders_and_files_may_be_named_one_by_one(
+    layout: str, converted: dict[str, tuple[Path, Path]], tmp_path: Path
+) -> None:
+    source, whole = converted[layout]
+    parts = tuple(source.iterdir())
+    manifest = convert(ConvertConfig(sources=parts, out=tmp_path / "set", processes=1)).manifest
+    assert manifest.layout == layout
+    assert manifest.backgrounds == read_manifest(whole).backgrounds
+    assert [one.images for one in samples(tmp_path / "set")] == [
+        one.images for one in samples(whole)
+    ]
+
+
 def members(source: Path) -> dict[str, bytes]:
     found = {}
     for path in source.glob("*.zip"):

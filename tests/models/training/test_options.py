@@ -1,6 +1,5 @@
 """What a run may be asked for beyond the usual; `test_trainer.py` has the usual."""
 
-import json
 import os
 import signal
 
@@ -13,11 +12,10 @@ from models.training.learner import Learner, parts_of
 from models.training.optimizer import OptimizerConfig
 from models.training.precision import PrecisionConfig
 from models.training.schedule import ScheduleConfig
-from models.training.speed import MEASURED
 from models.training.tasks import check_tasks
 from models.training.time_limit import ENDING_S, TimeLimit
+from tests.models.training.same_run import assert_same_run, records
 
-TIMINGS = ("elapsed_s", *MEASURED)
 SGD = OptimizerConfig(name="sgd", lr=0.05, nesterov=True, clip_norm=0, clip_value=0.01)
 FP32 = PrecisionConfig(dtype="fp32")
 FALLING = ScheduleConfig(name="plateau", patience=0, threshold=0.9, factor=0.5, warmup=0)
@@ -31,37 +29,6 @@ FEATURES = {
     "tasks": {"tasks": "depth", "ema_decay": 0.9},
     "accumulate": {"accumulate": 2},
 }
-
-
-def records(trainer, kind=None):
-    """Records without what a clock decides."""
-    found = map(json.loads, (trainer.run_dir / "metrics.jsonl").read_text().splitlines())
-    return [
-        {key: value for key, value in record.items() if key not in TIMINGS}
-        for record in found
-        if kind in (None, record["kind"])
-    ]
-
-
-def flat(value, where=""):
-    """Every leaf of a checkpoint by its place, less clocks and the configuration."""
-    if isinstance(value, (list, tuple)):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        return {
-            place: leaf
-            for key, part in value.items()
-            if key not in ("elapsed_s", "config")
-            for place, leaf in flat(part, f"{where}.{key}").items()
-        }
-    return {where: value.tolist() if isinstance(value, torch.Tensor) else value}
-
-
-def assert_same_run(one, other):
-    for name in ("last.pt", "best.pt"):
-        there, here = (flat(read_checkpoint(run.run_dir / name)) for run in (one, other))
-        assert there == here
-    assert records(one) == records(other)
 
 
 def interrupted_at(loader, consumed):
@@ -84,7 +51,7 @@ def test_resumed_in_either_stage_it_ends_as_undisturbed(make_trainer, loader, fe
         make_trainer(loader=interrupted_at(loader, consumed), **options).run()
     resumed = make_trainer(**options)
     resumed.run(resume=True)
-    assert_same_run(undisturbed, resumed)
+    assert_same_run(undisturbed.run_dir, resumed.run_dir)
 
 
 def test_a_plateau_lowers_the_rate_of_the_steps_that_follow(make_trainer):
@@ -94,7 +61,7 @@ def test_a_plateau_lowers_the_rate_of_the_steps_that_follow(make_trainer):
     )
     trainer.run()
     lr = trainer.config.optimizer.lr
-    rates = [record["lr"] / lr for record in records(trainer, "train")]
+    rates = [record["lr"] / lr for record in records(trainer.run_dir, "train")]
     assert rates == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
     assert trainer.learner.plateau.share == 0.25
 
@@ -103,7 +70,7 @@ def test_validation_records_the_loss_beside_the_metrics(make_trainer, loader):
     """By hand, on one whole batch, of the weights that were saved."""
     trainer = make_trainer(stages="8:1", batch_size="10", precision=FP32)
     trainer.run()
-    (record,) = records(trainer, "validation")
+    (record,) = records(trainer.run_dir, "validation")
     network = trainer.learner.network.eval()
     with loader.validate(size=8, batch_size=5) as batches, torch.no_grad():
         batch = next(batches)
@@ -120,7 +87,9 @@ def test_a_restarted_schedule_begins_anew_in_each_stage(make_trainer):
         stages="8:2,12:2", batch_size="5", log_every=1, num_panels=0, schedule=schedule
     )
     trainer.run()
-    rates = [record["lr"] / trainer.config.optimizer.lr for record in records(trainer, "train")]
+    rates = [
+        record["lr"] / trainer.config.optimizer.lr for record in records(trainer.run_dir, "train")
+    ]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 1, 1, 0.1, 0.1])
 
 
@@ -131,7 +100,7 @@ def test_a_tasks_weight_changes_over_the_run(make_trainer):
         stages="8:2", batch_size="5", log_every=1, num_panels=0, schedule=schedule
     )
     trainer.run()
-    for number, record in enumerate(records(trainer, "train")):
+    for number, record in enumerate(records(trainer.run_dir, "train")):
         mask, depth = 1 - 0.8 * number / 4, 2 * number / 4
         expected = mask * record["mask_loss"] + depth * record["depth_loss"]
         assert record["loss"] == pytest.approx(expected, rel=1e-5)
@@ -176,7 +145,7 @@ def test_one_task_alone_is_trained_and_scored(make_trainer, task, other):
     before = {name: value.clone() for name, value in trainer.learner.network.state_dict().items()}
     scores = trainer.run()
     assert {name.split("_")[0] for name in scores} == {task, "baseline"}
-    (train,) = records(trainer, "train")
+    (train,) = records(trainer.run_dir, "train")
     assert train[f"{other}_loss"] == 0 < train[f"{task}_loss"] == train["loss"]
     after = read_checkpoint(trainer.run_dir / "last.pt")["model"]
     assert after.keys() == before.keys(), "the checkpoint is of the network, whole"
@@ -210,12 +179,12 @@ def test_a_stage_that_no_longer_improves_ends_early(make_trainer, loader, capsys
     """The next one has its own share of the schedule, and the very next samples."""
     trainer = make_trainer(loader=loader, **EARLY)
     trainer.run()
-    places = [(record["step"], record["size"]) for record in records(trainer, "validation")]
+    places = [(record["step"], record["size"]) for record in records(trainer.run_dir, "validation")]
     assert places == [(2, 8), (4, 8), (6, 12), (8, 12)]
     assert sorted(loader.numbers_seen) == sorted(4 * [*range(10)])
     config = trainer.config
     rates = [config.schedule.rate(step / 12) for step in (0, 1, 2, 3, 8, 9, 10, 11)]
-    assert [record["lr"] for record in records(trainer, "train")] == [
+    assert [record["lr"] for record in records(trainer.run_dir, "train")] == [
         config.optimizer.lr * rate for rate in rates
     ]
     assert "stage 1 ends 4 steps early: no better score in 1 validations" in capsys.readouterr().err
@@ -227,7 +196,7 @@ def test_a_stage_that_improves_goes_on(make_trainer, monkeypatch):
     monkeypatch.setattr("models.training.trainer.score", lambda _: next(scores))
     trainer = make_trainer(stages="8:6", batch_size="5", patience=2, num_panels=0)
     trainer.run()
-    assert [record["step"] for record in records(trainer, "validation")] == [2, 4, 6, 8, 10]
+    assert [record["step"] for record in records(trainer.run_dir, "validation")] == [2, 4, 6, 8, 10]
 
 
 @pytest.mark.usefixtures("hopeless")
@@ -239,10 +208,10 @@ def test_early_ends_are_the_same_after_a_resume(make_trainer, loader, consumed):
         make_trainer(loader=interrupted_at(loader, consumed), **EARLY).run()
     resumed = make_trainer(**EARLY)
     resumed.run(resume=True)
-    assert_same_run(undisturbed, resumed)
+    assert_same_run(undisturbed.run_dir, resumed.run_dir)
     again = make_trainer(**EARLY)
     again.run(resume=True)
-    assert_same_run(undisturbed, again)
+    assert_same_run(undisturbed.run_dir, again.run_dir)
 
 
 class Ticks:
@@ -276,7 +245,7 @@ def test_a_run_in_short_pieces_ends_as_the_one_in_one_piece(make_trainer, second
     assert len(news) > 2
     assert f"the time limit of {seconds}s is near; stopped after step" in news[0]
     assert "the same command with --resume goes on" in news[0]
-    assert_same_run(undisturbed, trainer)
+    assert_same_run(undisturbed.run_dir, trainer.run_dir)
 
 
 def test_a_limit_too_short_for_anything_is_refused(make_trainer, loader):
@@ -313,7 +282,7 @@ def test_another_limit_is_no_other_run(make_trainer, loader):
         make_trainer(loader=interrupted_at(loader, 8), time_limit="1h").run()
     resumed = make_trainer(time_limit="2h")
     resumed.run(resume=True)
-    assert_same_run(undisturbed, resumed)
+    assert_same_run(undisturbed.run_dir, resumed.run_dir)
 
 
 def test_an_average_of_one_task_predicts_one_task(make_trainer, loader):

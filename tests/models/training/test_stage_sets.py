@@ -1,6 +1,6 @@
 """Stages on some of several sets: each set's own samples, and nothing lost where a run is cut."""
 
-import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from models.training.plan import plan_run
 from models.training.precision import PrecisionConfig
 from models.training.progress import Progress
 from models.training.schedule import ScheduleConfig
-from models.training.speed import MEASURED
 from models.training.stages import parse_stages
 from models.training.trainer import Trainer
 from pipeline.augment import AugmentConfig
@@ -26,6 +25,7 @@ from pipeline.loader import Loader, LoaderConfig
 from shards.convert import convert
 from shards.options import ConvertConfig
 from shards.synth import SynthConfig, synthesise
+from tests.models.training.same_run import assert_same_run, records
 
 CPU = torch.device("cpu")
 STAGES = "8:2@1,8:1@2,12:1,8:0.5@1"
@@ -36,35 +36,20 @@ class PowerFailureError(Exception):
     """Ends the program without warning."""
 
 
-def records(run_dir, kind=None):
-    """Records without what a clock decides."""
-    found = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return [
-        {key: value for key, value in record.items() if key not in ("elapsed_s", *MEASURED)}
-        for record in found
-        if kind in (None, record["kind"])
-    ]
+@contextmanager
+def crashing_at(step, monkeypatch):
+    """The power fails when a trainer is about to make a step."""
+    train = Trainer.step
 
+    def crash(trainer, *arguments):
+        if trainer.progress.step == step:
+            raise PowerFailureError
+        train(trainer, *arguments)
 
-def leaves(value, where=""):
-    """Every leaf of a checkpoint by its place, less clocks and the configuration."""
-    if isinstance(value, (list, tuple)):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        return {
-            place: leaf
-            for key, part in value.items()
-            if key not in ("elapsed_s", "config")
-            for place, leaf in leaves(part, f"{where}.{key}").items()
-        }
-    return {where: value.tolist() if isinstance(value, torch.Tensor) else value}
-
-
-def assert_same_run(one, other):
-    for name in ("last.pt", "best.pt"):
-        there, here = (leaves(read_checkpoint(run / name)) for run in (one, other))
-        assert there == here
-    assert records(one) == records(other)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "step", crash)
+        with pytest.raises(PowerFailureError):
+            yield
 
 
 # what is asked for
@@ -184,17 +169,8 @@ def test_a_crash_at_any_step_and_resume_are_the_undisturbed_run(
     options |= {"checkpoint_every": 3, "ema_decay": 0.9}
     undisturbed = make_trainer("undisturbed", loader=two_lists(), **options)
     undisturbed.run()
-    train = Trainer.step
-
-    def crash(trainer, *arguments):
-        if trainer.progress.step == step:
-            raise PowerFailureError
-        train(trainer, *arguments)
-
-    monkeypatch.setattr(Trainer, "step", crash)
-    with pytest.raises(PowerFailureError):
+    with crashing_at(step, monkeypatch):
         make_trainer(loader=two_lists(), **options).run()
-    monkeypatch.setattr(Trainer, "step", train)
     resumed = make_trainer(loader=two_lists(), **options)
     resumed.run(resume=True)
     assert_same_run(undisturbed.run_dir, resumed.run_dir)
@@ -360,17 +336,8 @@ def test_real_sets_cached_or_not_cut_and_resumed_give_the_same_weights(
             ).run(resume=resume)
 
     trained("undisturbed", "off")
-    train = Trainer.step
-
-    def crash(trainer, *arguments):
-        if trainer.progress.step == step:
-            raise PowerFailureError
-        train(trainer, *arguments)
-
-    monkeypatch.setattr(Trainer, "step", crash)
-    with pytest.raises(PowerFailureError):
+    with crashing_at(step, monkeypatch):
         trained("cut", cache)
-    monkeypatch.setattr(Trainer, "step", train)
     trained("cut", cache, resume=True)
     assert_same_run(tmp_path / "undisturbed", tmp_path / "cut")
 

@@ -12,7 +12,7 @@ itself is in `learner.py`.
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from math import gcd
+from math import gcd, inf, isnan
 from pathlib import Path
 from typing import Any
 
@@ -212,11 +212,13 @@ class Trainer:
         if picture := rows.draw(self.facts):
             epoch = self.progress.passes(self.plan)
             self.tracker.draw(picture, f"epoch-{epoch:06.2f}-{stage.size}px", self.progress.step)
-        result = (stage.number, score(self.progress.scores))
+        value = score(self.progress.scores)
+        # nothing is more than NaN: as the first of a stage it would stay the best
+        result = (stage.number, -inf if isnan(value) else value)
         is_best = result > self.progress.best
         self.progress.best = max(result, self.progress.best)
         self.progress.num_worse = 0 if is_best else self.progress.num_worse + 1
-        values = {"score": result[1], **losses.means(self.ranks), **self.progress.scores}
+        values = {"score": value, **losses.means(self.ranks), **self.progress.scores}
         if self.learner.plateau is not None:
             self.learner.plateau.update(values[self.config.schedule.watch])
         self.recorder.validation(stage, values, is_best=is_best)

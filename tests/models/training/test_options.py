@@ -1,5 +1,6 @@
 """What a run may be asked for beyond the usual; `test_trainer.py` has the usual."""
 
+import math
 import os
 import signal
 
@@ -197,6 +198,17 @@ def test_a_stage_that_improves_goes_on(make_trainer, monkeypatch):
     trainer = make_trainer(stages="8:6", batch_size="5", patience=2, num_panels=0)
     trainer.run()
     assert [record["step"] for record in records(trainer.run_dir, "validation")] == [2, 4, 6, 8, 10]
+
+
+def test_a_score_that_is_no_number_is_worse_than_any(make_trainer, monkeypatch):
+    """NaN first, as fp16 may overflow while weights are still finite: the next one is the best."""
+    scores = iter([math.nan, 0.3, math.nan, 0.2])
+    monkeypatch.setattr("models.training.trainer.score", lambda _: next(scores))
+    trainer = make_trainer(stages="8:4", batch_size="5", patience=3, num_panels=0)
+    trainer.run()
+    assert read_checkpoint(trainer.run_dir / "best.pt")["progress"]["step"] == 4
+    assert trainer.progress.best == (1, 0.3)
+    assert trainer.progress.num_worse == 2
 
 
 @pytest.mark.usefixtures("hopeless")

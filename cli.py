@@ -310,7 +310,9 @@ def train(
     if not ranks.is_writer:
         return
     _print_scores(scores)
-    print(f"\nrun          {out}\nnewest panel {_newest(out / 'panels')}")
+    print(f"\nrun          {out}")
+    if newest := _newest(out / "panels"):
+        print(f"newest panel {newest}")
     _print_bad_samples(num_bad)
 
 
@@ -441,8 +443,8 @@ def _print_plan(plan: "MemoryPlan") -> None:
     print(plan.text(), file=sys.stderr)
 
 
-def _newest(folder: Path) -> Path:
-    return max(folder.glob("*.png"), key=lambda path: path.stat().st_mtime, default=folder)
+def _newest(folder: Path) -> Path | None:
+    return max(folder.glob("*.png"), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def find_lr(
@@ -883,7 +885,7 @@ for name, command in COMMANDS.items():
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; ends the process with 0, 1 (a check found faults), 2 or 130."""
     try:
-        status = app(arguments, standalone_mode=False)
+        status = _called(arguments)
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "maskdepth"
@@ -891,12 +893,9 @@ def main(arguments: list[str] | None = None) -> None:
         status = fail(f"{message}; see `{command} --help`") if message else USER_ERROR
     except REPAIRABLE as error:
         status = fail(str(error))
-    except TimeIsUp as error:
+    except (Interrupted, TimeIsUp) as error:
         fail(f"{error}: {_resuming(sys.argv[1:] if arguments is None else arguments)}")
-        status = 0
-    except Interrupted as error:
-        fail(str(error))
-        status = INTERRUPTED
+        status = INTERRUPTED if isinstance(error, Interrupted) else 0
     except (MemoryError, RuntimeError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -908,6 +907,13 @@ def main(arguments: list[str] | None = None) -> None:
               "`train` goes on from its last checkpoint with --resume")  # fmt: skip
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _called(arguments: list[str] | None) -> int | None:
+    status: int | None = app(arguments, standalone_mode=False)
+    if status == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    return status
 
 
 def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:

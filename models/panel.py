@@ -116,4 +116,7 @@ def _fitting(draw: ImageDraw.ImageDraw, title: str, width_px: int) -> str:
     """The title, shortened where the column is narrow."""
     if draw.textlength(title) <= width_px:
         return title
-    return title.replace("predicted", "pred.").replace("mask error", "error")
+    short = title.replace("predicted", "pred.").replace("mask error", "error")
+    while draw.textlength(short) > width_px:
+        short = short[:-1]
+    return short

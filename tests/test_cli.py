@@ -57,6 +57,21 @@ def test_help_is_instant() -> None:
     assert time.perf_counter() - began < 5
 
 
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nothing could be saved: before a run has begun, and the second time within it."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("models.listing.list_networks", interrupted)
+    assert run("models") == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "interrupted" in line
+    assert "`train` goes on from its last checkpoint with --resume" in line
+
+
 CONFIGURATIONS: dict[str, dict[str, tuple[Any, str]]] = {
     "synth": {name: (SynthConfig, name) for name in ("layout", "size", "seed", "quality")},
     "convert": {
@@ -334,7 +349,9 @@ def test_bad_samples_are_counted_in_the_last_line_of_every_command(
     assert run("train", "--data", damaged, "--out", out, "--stages", "32:1", "--batch-size", 24,
                "--device", "cpu", "--panels", 0) == 0  # fmt: skip
     last = "bad samples  2, left out at weight 0; `maskdepth verify` names them"
-    assert capsys.readouterr().out.splitlines()[-1] == last
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[-1] == last
+    assert "newest panel" not in shown, "none was drawn"
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [(record["kind"], record["bad_samples"]) for record in records] == [
         ("train", 1), ("validation", 2)

@@ -56,7 +56,7 @@ svg .dashed polyline { stroke-dasharray: 5 4; stroke-width: 1.5; }
 svg circle { fill: var(--c); stroke: var(--card); stroke-width: .8; }
 svg .dashed circle { fill-opacity: 0; stroke-opacity: 0; }
 svg circle:hover { stroke: var(--ink); stroke-width: 2; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 480px), 1fr));
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 480px), 1fr));
   gap: 14px; }
 .panels figure { padding: 10px 12px 12px; }
 .panels figcaption { margin-bottom: 6px; color: var(--dim); font-size: 13px; }

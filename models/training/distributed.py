@@ -24,7 +24,9 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from models.error import Interrupted, TimeIsUp, TrainingError
@@ -231,7 +233,8 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     handler.initialize()
     # gloo for what the processors say to each other, and for all on a CPU
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=TIMEOUT)
+    store = _store_of_attempt()
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield Ranks(rank=rank, size=size), device
     except (Interrupted, TimeIsUp, SystemExit) as end:
@@ -243,6 +246,20 @@ def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         handler.record_exception(error)  # for torchrun's report
         raise
     _leave()
+
+
+def _store_of_attempt() -> Store:
+    """Where ranks find each other's addresses.
+
+    torchrun by default keeps one store when it starts its ranks again, and whoever came first would
+    look for the dead at the addresses they left there. Its count of restarts is the same for the
+    ranks of one machine only; several machines by `--rdzv-backend c10d` get a store each time.
+    """
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"attempt {attempt}", store)
 
 
 def _leave() -> None:

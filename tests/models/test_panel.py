@@ -78,3 +78,13 @@ def test_large_images_are_drawn_smaller_by_their_mean() -> None:
     assert image.size == (SIZE // 2 + 2 * GAP_PX, TITLE_PX + SIZE // 2 + 2 * GAP_PX)
     assert abs(int(np.asarray(image)[TITLE_PX + GAP_PX + 3, GAP_PX + 3, 0]) - 128) <= 1
     assert panel(None, composite, None, None, None, None, max_px=SIZE).width == SIZE + 2 * GAP_PX
+
+
+def test_titles_stay_within_their_columns() -> None:
+    """Images of 32 px are narrower than most titles."""
+    small = torch.zeros(1, 3, 32, 32)
+    grey = small[:, :1]
+    image = np.asarray(panel(small, small, grey, grey, grey, grey, with_errors=True))
+    step = 32 + GAP_PX
+    for right in range(step, image.shape[1], step):
+        assert (image[:TITLE_PX, right : right + GAP_PX] == 255).all(), right

@@ -185,7 +185,9 @@ def test_ctrl_c_while_training_saves_and_exits_with_130(
     assert process.returncode == 130, err
     last = err.splitlines()[-1]
     assert last.startswith("maskdepth: stopped by SIGINT after step ")
-    assert "--resume" in last
+    told = last.partition(" from there: ")[2]
+    assert told.startswith(f"maskdepth train --data {small_set} --out {out} "), last
+    assert told.endswith(" --resume")
     assert "Traceback" not in err
     assert (out / "last.pt").exists()
     assert not list(out.glob("*.tmp"))

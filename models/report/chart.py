@@ -192,6 +192,8 @@ def _axis(
         return low, high, _log_ticks(low, high)
     if from_zero:
         low = min(low, 0.0)
+    if max(abs(high), abs(low)) < _LEAST:  # a tenth of it may be nothing
+        low = high = 0.0
     if high - low <= 1e-9 * max(abs(high), abs(low), _LEAST):
         high, low = (high + abs(high) * 0.1 or 1.0), low - abs(low) * 0.1 * (not from_zero)
     margin = 0.06 * (high - low)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -272,6 +272,7 @@ numbers_or_worse = st.floats(allow_nan=True, allow_infinity=True)
     values=st.lists(st.tuples(st.sampled_from((1, 2)), numbers_or_worse), max_size=8),
     keys=st.sets(st.sampled_from(("loss", "mask_iou", "depth_rmse", "score", "lr", "odd"))),
 )
+@example(values=[(1, 0.0), (1, 0.0), (1, 5e-324)], keys={"mask_iou", "loss"})
 def test_any_numbers_make_a_page_whose_curves_stay_inside(
     values: list[tuple[int, float]], keys: set[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

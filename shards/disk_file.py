@@ -28,7 +28,7 @@ class DiskFile:
 
     def __init__(self, path: Path) -> None:
         self._file, self._is_direct = _opened(path)
-        # written and synced only when a buffer is full, the disk would wait for us, and we for it
+        # written in the caller's thread, the disk would wait for the caller, and the caller for it
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-disk")
         self._writing: Future[None] | None = None
         self._buffer, self._other = (mmap.mmap(-1, _BUFFER_BYTES) for _ in range(2))

@@ -299,9 +299,7 @@ class Caches:
     def _open(self, plan: MemoryPlan, identity: Identity, subset: Subset) -> SampleCache | None:
         if plan.tier == "off":
             return None
-        table = self._table(plan, identity)
-        kept = subset if subset.sets else None
-        return SampleCache(table=table, num_samples=plan.need.samples, subset=kept)
+        return SampleCache(table=self._table(plan, identity), subset=subset)
 
     def _table(self, plan: MemoryPlan, identity: Identity) -> HostTable | DeviceTable:
         num, size, folder = plan.num_cached, plan.need.size, self._settings.file_folder

@@ -186,11 +186,8 @@ class SampleCache:
     table: HostTable | DeviceTable
     """Keeps the pixels."""
 
-    num_samples: int
-    """Samples to keep; the table may have rows for fewer."""
-
-    subset: Subset | None = None
-    """Whose places are the table's rows; None: rows go by the samples' numbers."""
+    subset: Subset
+    """The samples to keep: their places are the table's rows, which may be fewer."""
 
     bad: dict[int, BadSample] = field(default_factory=dict)
     """Those that could not be decoded: not tried again while this cache lives."""
@@ -198,7 +195,7 @@ class SampleCache:
     @property
     def is_whole(self) -> bool:
         """There is a row for every sample."""
-        return len(self.table) >= self.num_samples
+        return len(self.table) >= self.subset.num_samples
 
     @property
     def is_filled(self) -> bool:
@@ -209,14 +206,13 @@ class SampleCache:
 
     def rows(self, numbers: Numbers) -> Numbers:
         """(N,) the table's row for each sample number; those of no row lie behind its end."""
-        return numbers if self.subset is None else self.subset.places_of(numbers)
+        return self.subset.places_of(numbers)
 
     @property
     def not_held(self) -> Numbers:
         """The sample numbers whose rows have not been written."""
-        places = np.arange(self.num_samples)
-        places = places[~self.table.holds(places)]
-        return places if self.subset is None else self.subset.numbers_at(places)
+        places = np.arange(self.subset.num_samples)
+        return self.subset.numbers_at(places[~self.table.holds(places)])
 
     def missing(self, request: Request) -> Numbers:
         """Positions of a batch's samples that have to be decoded."""

@@ -328,7 +328,7 @@ def test_a_table_on_the_device_gives_what_is_streamed(sets: list[Path], rows: in
         with loader.decoder.stream(loader.training, requests, size=SIZE, exact=False) as batches:
             expected = [(batch.numbers.tolist(), _copied(batch)) for batch in batches]
         table = DeviceTable(rows, SIZE, CPU)
-        cache = SampleCache(table=table, num_samples=84, subset=subset)
+        cache = SampleCache(table=table, subset=subset)
         stream = CachedStream(
             cache, loader.decoder, loader.training, exact=False, device=CPU, threads=2, ahead=2
         )

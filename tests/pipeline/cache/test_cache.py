@@ -160,7 +160,8 @@ def test_a_table_on_the_device_gives_what_is_streamed(
         stream = loader.decoder.stream(loader.training, requests, size=SIZE, exact=False)
         with stream as batches:
             expected = copied(batches)
-        cache = SampleCache(table=DeviceTable(rows, SIZE, CPU), num_samples=SAMPLES)
+        table = DeviceTable(rows, SIZE, CPU)
+        cache = SampleCache(table=table, subset=loader.training.subset())
         cached = CachedStream(
             cache, loader.decoder, loader.training, exact=False, device=CPU, threads=2, ahead=2
         )

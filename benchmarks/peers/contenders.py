@@ -41,7 +41,11 @@ STREAMING = (
     PeerKind(title="FFCV, JPEG", environment="ffcv", module="ffcv_file", mode="jpg"),
     PeerKind(title="LitData + Pillow", environment="litdata", module="litdata_stream"),
 )
-CACHED = (PeerKind(title="FFCV, raw", environment="ffcv", module="ffcv_file", mode="raw"),)
+CACHED = (
+    PeerKind(title="FFCV, raw", environment="ffcv", module="ffcv_file", mode="raw"),
+    PeerKind(title="FFCV, raw, in one epoch", environment="ffcv", module="ffcv_file",
+             mode="raw in one epoch"),
+)  # fmt: skip
 ON_GPU = (PeerKind(title="torchvision, nvJPEG", environment="nvjpeg", module="nvjpeg_decoder"),)
 
 

@@ -5,7 +5,9 @@ channels, so masks and depth are decoded as RGB and one channel is taken; its re
 area. Mode `raw` holds the pixels at the size asked for, resized by Pillow: exactly what our cache
 holds when it decodes in full.
 
-Random order over the file repeated many times, which spares FFCV the start of every epoch.
+One epoch follows another, as people iterate over its loader: each begins with threads and memory
+of its own. Mode `raw in one epoch` shuffles the file's numbers repeated many times, which spares
+FFCV that start; a sample is then no longer seen once per epoch.
 """
 
 import os
@@ -30,7 +32,8 @@ from benchmarks.peers.pillow_loader import decode
 from benchmarks.peers.set_files import SetFiles
 
 _PARTS = ("composite", "mask", "depth")
-_LONG = 1_000_000  # samples in a pass
+_LONG = 1_000_000  # samples in that one epoch
+_ENDLESS = " in one epoch"
 _loaders: dict[tuple[Job, bool], Loader] = {}
 
 
@@ -93,7 +96,7 @@ def batches(job: Job, *, shuffled: bool) -> Iterator[Arrays]:
 
 def _open(job: Job, *, shuffled: bool) -> Loader:
     count = len(SetFiles(job.set_path))
-    repeats = max(1, _LONG // count) if shuffled else 1
+    repeats = max(1, _LONG // count) if shuffled and job.mode.endswith(_ENDLESS) else 1
     grey = _image_decoder if job.mode == "jpg" else _array_decoder
     return Loader(
         str(_path(job)),
@@ -112,7 +115,7 @@ def _open(job: Job, *, shuffled: bool) -> Loader:
 
 
 def _image_decoder(job: Job) -> Any:
-    if job.mode == "raw" or job.size == job.stored_size:
+    if job.mode != "jpg" or job.size == job.stored_size:
         return SimpleRGBImageDecoder()
     return CenterCropRGBImageDecoder((job.size, job.size), ratio=1)
 
@@ -123,4 +126,4 @@ def _array_decoder(_: Job) -> Any:
 
 def _path(job: Job) -> Path:
     size = job.stored_size if job.mode == "jpg" else job.size
-    return job.folder / f"{job.mode}-{size}.beton"
+    return job.folder / f"{job.mode.removesuffix(_ENDLESS)}-{size}.beton"

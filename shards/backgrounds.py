@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shards.archive import MemberError
+from shards.archive import Archive, MemberError
 from shards.estimate import estimate_background
 from shards.imagery import Header, ImageError, Pixels, decode
 from shards.index import CHANNELS
@@ -77,8 +77,12 @@ def _given(
     """Id to member name and content; backgrounds are few, so each one is decoded."""
     images = {}
     members = reading.members
+    opened: Archive | None = None
     for name, number in reading.backgrounds.items():
         archive = members.archives[members.archive_number(number)]
+        if opened is not None and opened is not archive:
+            opened.close()  # they may be more than a process may have open
+        opened = archive
         try:
             image = read_image(archive, members[number], size)
         except (MemberError, ImageError) as error:
@@ -88,7 +92,6 @@ def _given(
         assert image.pixels is not None
         moments.add(image.pixels)
         images[name] = (f"{safe_key(name)}.{image.header.kind}", image.data)
-        archive.close()
     return images
 
 

@@ -1,6 +1,6 @@
-"""Samples on their way from the archives into a tar, some at a time, in one buffer.
+"""Samples on their way from the archives into a tar, some at a time, in the tar's own memory.
 
-The buffer is what will be appended to the tar. Members that keep their bytes are read straight to
+A block is made where the disk will take it from. Members that keep their bytes are read straight to
 their places in it (`shards.direct`). Whatever is not as usual (compressed, repaired, damaged) is
 read and judged one by one (`shards.sample`), and takes its place in the order.
 """
@@ -40,7 +40,7 @@ _MEMBERS = len(PARTS) + 1  # and KEY.json
 
 @dataclass(kw_only=True, slots=True)
 class Block:
-    """Some samples as they go into the tar; valid until the next block is made."""
+    """Some samples as they go into the tar; valid until they are appended to it."""
 
     data: memoryview
     """Members with headers and padding."""
@@ -92,16 +92,22 @@ class _Draft:
 
 
 class BlockMaker:
-    """Makes the blocks of a shard, one after the other, in one buffer.
+    """Makes the blocks of a shard, one after the other.
 
     Args:
         task: The shard.
+        reserve: Memory for a block of so many bytes; asked for again, the one before is forgotten.
         count: Takes each part's pixels of every sample that enters the statistics.
     """
 
-    def __init__(self, task: ShardTask, count: Callable[[Sequence[Pixels]], None]) -> None:
-        self._task, self._count = task, count
-        self._buffer = bytearray()
+    def __init__(
+        self,
+        task: ShardTask,
+        reserve: Callable[[int], memoryview],
+        count: Callable[[Sequence[Pixels]], None],
+    ) -> None:
+        self._task, self._reserve, self._count = task, reserve, count
+        self._buffer = memoryview(b"")
         self._direct = DirectReader(task)
         self._usual = self._direct.usual()
         self._counted = np.zeros(len(task.samples), bool)
@@ -184,11 +190,8 @@ class BlockMaker:
 
     def _fill(self, draft: _Draft) -> Truths:
         """Put every member in its place; returns which samples cannot stay as they were read."""
-        num_bytes = draft.num_blocks * BLOCK
-        if len(self._buffer) < num_bytes:
-            self._buffer = bytearray(num_bytes + num_bytes // 8)  # the next block may be larger
-        view = memoryview(self._buffer)
-        blocks = np.frombuffer(self._buffer, np.uint8, num_bytes).reshape(-1, BLOCK)
+        self._buffer = view = self._reserve(draft.num_blocks * BLOCK)
+        blocks = np.frombuffer(view, np.uint8).reshape(-1, BLOCK)
         # what follows a member up to the next header
         blocks[draft.headers_at + -(-draft.sizes // BLOCK)] = 0
         begins = draft.begins
@@ -202,15 +205,15 @@ class BlockMaker:
                 draft.crcs[at, part] = image.crc
         failed = np.zeros(len(draft.samples), bool)
         if draft.direct.any():
-            failed[draft.direct] = self._fill_directly(draft, view)
+            failed[draft.direct] = self._fill_directly(draft)
         return failed
 
-    def _fill_directly(self, draft: _Draft, view: memoryview) -> Truths:
+    def _fill_directly(self, draft: _Draft) -> Truths:
         """Read the members that keep their bytes; returns which samples are not as they should."""
-        task, samples = self._task, draft.samples[draft.direct]
+        view, task, samples = self._buffer, self._task, draft.samples[draft.direct]
         rows, begins = task.samples.rows[samples], draft.begins[draft.direct, :-1]
         draft.crcs[draft.direct, :-1] = rows["crc"]
-        sound, plain = self._direct.read(self._buffer, samples, begins)
+        sound, plain = self._direct.read(view, samples, begins)
         ends = begins + rows["size"].astype(np.int64)
         counted = self._counted[samples]
         if task.check == "headers":
@@ -276,14 +279,13 @@ class BlockMaker:
         looked_at = [draft.images.get(number) for number in samples]
         names = [name for number, images in zip(samples, looked_at, strict=True)
                  for name in _names(task.samples.keys[number], images)]  # fmt: skip
-        num_bytes = draft.num_blocks * BLOCK
         if names:
-            blocks = np.frombuffer(self._buffer, np.uint8, num_bytes).reshape(-1, BLOCK)
+            blocks = np.frombuffer(self._buffer, np.uint8).reshape(-1, BLOCK)
             encoded = " ".join(names).encode("ascii", errors="replace").split(b" ")
             blocks[draft.headers_at.ravel()] = headers(encoded, draft.sizes.ravel())
         given = [images for images in looked_at if images is not None]
         return Block(
-            data=memoryview(self._buffer)[:num_bytes],
+            data=self._buffer,
             samples=samples,
             names=names,
             offsets=draft.begins,

@@ -83,7 +83,7 @@ class DirectReader:
         """Of how many archives the local headers' length is known."""
         return int(self._has_extra.sum())
 
-    def read(self, buffer: bytearray, samples: Numbers, begins: Numbers) -> tuple[Truths, Truths]:
+    def read(self, buffer: memoryview, samples: Numbers, begins: Numbers) -> tuple[Truths, Truths]:
         """Read members to their places.
 
         Args:
@@ -96,7 +96,7 @@ class DirectReader:
             set's size, grey where they should be.
         """
         members = self._placed(samples, begins)
-        true = self._fill(memoryview(buffer), members) & self._agree(buffer, members)
+        true = self._fill(buffer, members) & self._agree(buffer, members)
         return np.logical_and.reduce(true, axis=1), self._are_plain(buffer, members)
 
     def _placed(self, samples: Numbers, begins: Numbers) -> _Placed:
@@ -116,7 +116,7 @@ class DirectReader:
                    members.ends)  # fmt: skip
         sizes, crcs = [], []
         try:
-            for number in np.unique(members.archives).tolist():
+            for number in {*members.archives.ravel().tolist()}:
                 archive = self._task.archives[number]
                 assert isinstance(archive, ZipArchive)
                 descriptors[number] = archive.descriptor()
@@ -132,7 +132,7 @@ class DirectReader:
         true: Truths = whole & (np.array(crcs).reshape(nothing.shape) == members.rows["crc"])
         return true
 
-    def _agree(self, buffer: bytearray, members: _Placed) -> Truths:
+    def _agree(self, buffer: memoryview, members: _Placed) -> Truths:
         """Whether members' own headers say what the directory says; see `shards.archive`."""
         everywhere: npt.NDArray[np.void] = np.ndarray(
             len(buffer) - _LOCAL.itemsize + 1, _LOCAL, buffer, strides=(1,)
@@ -145,20 +145,26 @@ class DirectReader:
         for name in ("size", "stored_size"):
             same &= (local[name] == rows[name]) | (local[name] == 0) | (local[name] == _BIG)
         same &= local["name"] == members.name_bytes
-        where = (members.starts + LOCAL.size).ravel().tolist()
-        found = map(buffer.startswith, members.names, where)
-        same &= np.fromiter(found, bool).reshape(same.shape)
+        starts = members.starts + LOCAL.size
+        spans = zip(starts.ravel().tolist(), (starts + members.name_bytes).ravel().tolist(),
+                    strict=True)  # fmt: skip
+        found = [buffer[start:end] for start, end in spans]
+        if b"".join(found) != b"".join(members.names):  # compared at once as long as all agree
+            pairs = zip(found, members.names, strict=True)
+            each = np.array([bytes(name) == expected for name, expected in pairs])
+            same &= each.reshape(same.shape)
         self._learn(members.archives[same], local["extra"][same])
         fits = members.begins - members.starts == LOCAL.size + members.name_bytes + local["extra"]
         return same & fits
 
     def _learn(self, archives: Numbers, extra: Numbers) -> None:
-        numbers, firsts = np.unique(archives, return_index=True)
-        new = ~self._has_extra[numbers]
-        self._extra[numbers[new]] = extra[firsts[new]]
-        self._has_extra[numbers] = True
+        new = ~self._has_extra[archives]
+        if new.any():
+            # backwards: of several values for one archive the first stays
+            self._extra[archives[new][::-1]] = extra[new][::-1]
+            self._has_extra[archives] = True
 
-    def _are_plain(self, buffer: bytearray, members: _Placed) -> Truths:
+    def _are_plain(self, buffer: memoryview, members: _Placed) -> Truths:
         """Which samples' images are JPEGs of the set's size, grey where they should be."""
         plain = are_plain(
             np.frombuffer(buffer, np.uint8),

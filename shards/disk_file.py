@@ -10,9 +10,12 @@ import fcntl
 import mmap
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-_BUFFER_BYTES = 4 << 20
+_WRITE_BYTES = 1 << 20
+"""So many are handed to the disk at once, or more."""
+
 _ALIGNMENT = 4096
 """Of addresses, places and sizes: what every disk and file system takes."""
 
@@ -31,24 +34,38 @@ class DiskFile:
         # written in the caller's thread, the disk would wait for the caller, and the caller for it
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-disk")
         self._writing: Future[None] | None = None
-        self._buffer, self._other = (mmap.mmap(-1, _BUFFER_BYTES) for _ in range(2))
+        self._buffer, self._other = _memory(_WRITE_BYTES), _memory(_WRITE_BYTES)
         self._filled = 0
         self._handed_over = 0
 
+    def reserve(self, num_bytes: int) -> memoryview:
+        """Memory for what comes next, to be filled and appended; anew, and it is forgotten."""
+        needed = self._filled + num_bytes
+        if needed > len(self._buffer):
+            larger = _memory(needed + needed // 8)  # the next piece may be larger
+            larger[: self._filled] = self._buffer[: self._filled]
+            self._buffer = larger
+        return memoryview(self._buffer)[self._filled : needed]
+
+    def append(self, num_bytes: int) -> None:
+        """Have the first so many reserved bytes follow what is there."""
+        self._filled += num_bytes
+        if self._filled >= _WRITE_BYTES:
+            self._hand_over()
+
     def write(self, data: memoryview) -> None:
-        """Append; `data` may change afterwards."""
+        """Append a copy."""
         while data:
-            part = data[: _BUFFER_BYTES - self._filled]
-            self._buffer[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
+            part = data[:_WRITE_BYTES]
+            self.reserve(len(part))[:] = part
+            self.append(len(part))
             data = data[len(part) :]
-            if self._filled == _BUFFER_BYTES:
-                self._hand_over(_BUFFER_BYTES)
 
     def finish(self) -> None:
         """Have the whole file on the disk."""
         size = self._handed_over + self._filled
-        self._hand_over(-(-self._filled // _ALIGNMENT) * _ALIGNMENT)
+        self._filled = -(-self._filled // _ALIGNMENT) * _ALIGNMENT
+        self._hand_over()
         self._wait()
         os.ftruncate(self._file, size)
         os.fsync(self._file)
@@ -58,12 +75,16 @@ class DiskFile:
         self._disk.shutdown()
         os.close(self._file)
 
-    def _hand_over(self, num_bytes: int) -> None:
+    def _hand_over(self) -> None:
+        """Write what a disk takes of what is there; the rest begins the other buffer."""
         self._wait()
+        num_bytes = self._filled // _ALIGNMENT * _ALIGNMENT
         data = memoryview(self._buffer)[:num_bytes]
         self._writing = self._disk.submit(self._put, data, self._handed_over)
-        self._handed_over += self._filled
-        self._buffer, self._other, self._filled = self._other, self._buffer, 0
+        rest = self._buffer[num_bytes : self._filled]
+        self._other[: len(rest)] = rest
+        self._handed_over += num_bytes
+        self._buffer, self._other, self._filled = self._other, self._buffer, len(rest)
 
     def _wait(self) -> None:
         if self._writing is not None:
@@ -84,6 +105,16 @@ class DiskFile:
             data, at = data[num:], at + num
         if not self._is_direct:  # synced only at its end a file would keep its process waiting
             os.fdatasync(self._file)
+
+
+def _memory(num_bytes: int) -> mmap.mmap:
+    """At least so many bytes, aligned; in huge pages, which are quicker to get and to hand over."""
+    size = -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # macOS has none
+        with suppress(OSError):  # nor has every kernel
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _opened(path: Path) -> tuple[int, bool]:

@@ -21,6 +21,7 @@ RULES = ("foreground", "background", "both", "random")
 SPLITS = ("train", "val", "mixed")
 
 Splits = npt.NDArray[np.int8]
+Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,11 +60,15 @@ def make_plan(
     Raises:
         ShardError: Two triplets have one key.
     """
-    ordered = _ordered(triplets, seed)
-    splits, record = _split(ordered, rule, val, seed)
-    wanted, ranks = min(statistics_samples, len(ordered)), np.arange(len(ordered))
+    # columns, and numbers for what is permuted: objects in random order miss every cache
+    columns = list(zip(*triplets, strict=True)) or [()] * len(Triplet._fields)
+    keys, _, _, _, backgrounds, foregrounds, _ = columns
+    order = _order(keys, seed)
+    splits, record = _split(keys, foregrounds, backgrounds, rule, val, seed)
+    splits = splits[order]
+    wanted, ranks = min(statistics_samples, len(order)), np.arange(len(order))
     # evenly spread, so that no shard takes longer
-    is_counted = ranks * wanted % max(1, len(ordered)) < wanted
+    is_counted = ranks * wanted % max(1, len(order)) < wanted
     shards = []
     for number, split in enumerate(SPLITS):
         (of_split,) = np.nonzero(splits == number)
@@ -72,23 +77,22 @@ def make_plan(
             shard = PlannedShard(
                 name=f"{split}-{start // samples_per_shard:06d}",
                 split=split,
-                triplets=[ordered[rank] for rank in chosen.tolist()],
+                triplets=[triplets[at] for at in order[chosen].tolist()],
                 counted=frozenset(np.flatnonzero(is_counted[chosen]).tolist()),
             )
             shards.append(shard)
-    known = {triplet.foreground for triplet in triplets if triplet.foreground is not None}
+    known = {name for name in set(foregrounds) if name is not None}
     return Plan(shards=shards, foregrounds=tuple(sorted(known, key=natural)), split=record)
 
 
-def _ordered(triplets: Sequence[Triplet], seed: int) -> list[Triplet]:
-    """Sorted by the hash of their keys; equal hashes by the key itself.
+def _order(keys: Sequence[str], seed: int) -> Numbers:
+    """Positions, sorted by the hash of the keys; equal hashes by the key itself.
 
     Raises:
         ShardError: Two triplets have one key.
     """
-    by_key = {triplet.key: triplet for triplet in triplets}
-    if len(by_key) < len(triplets):
-        (key, _), *_ = Counter(triplet.key for triplet in triplets).most_common(1)
+    if len(set(keys)) < len(keys):
+        (key, _), *_ = Counter(keys).most_common(1)
         msg = (
             f"two triplets are called {key!r}; convert the archives that hold them "
             "into sets of their own, or rename one"
@@ -96,39 +100,43 @@ def _ordered(triplets: Sequence[Triplet], seed: int) -> list[Triplet]:
         raise ShardError(msg)
     secret = _secret(seed)
     digests = b"".join([blake2b(name.encode(), digest_size=8, key=secret).digest()
-                        for name in by_key])  # fmt: skip
+                        for name in keys])  # fmt: skip
     hashes = np.frombuffer(digests, ">u8").astype(np.uint64)
-    keys = list(by_key)
     order = np.argsort(hashes, kind="stable")
     if (np.diff(hashes[order]) == 0).any():  # once in a thousand years
         order = np.array(sorted(range(len(keys)), key=lambda at: (hashes[at], keys[at])))
-    return [by_key[keys[at]] for at in order.tolist()]
+    return order
 
 
 def _split(
-    triplets: Sequence[Triplet], rule: str, val: float, seed: int
+    keys: Sequence[str],
+    foregrounds: Sequence[str | None],
+    backgrounds: Sequence[str | None],
+    rule: str,
+    val: float,
+    seed: int,
 ) -> tuple[Splits, dict[str, Any]]:
-    """Positions in `SPLITS`, and the manifest's record."""
-    foregrounds = _held_out({triplet.foreground for triplet in triplets}, "foreground", val, seed)
-    backgrounds = _held_out({triplet.background for triplet in triplets}, "background", val, seed)
+    """The place in `SPLITS` of each triplet, and the manifest's record."""
+    fg_apart = _held_out(set(foregrounds), "foreground", val, seed)
+    bg_apart = _held_out(set(backgrounds), "background", val, seed)
     asked, notes = rule, []
-    if rule in {"foreground", "both"} and foregrounds is None:
+    if rule in {"foreground", "both"} and fg_apart is None:
         notes.append("foregrounds are unknown or too few to hold one out")
         rule = "background"
-    if rule in {"background", "both"} and backgrounds is None:
+    if rule in {"background", "both"} and bg_apart is None:
         notes.append("backgrounds are unknown or too few to hold one out")
         rule = "random" if rule == "background" else "foreground"
     note = f"asked for {asked}: {'; '.join(notes)}" if notes else ""
-    held_fg = foregrounds if rule in {"foreground", "both"} and foregrounds else set()
-    held_bg = backgrounds if rule in {"background", "both"} and backgrounds else set()
+    held_fg = fg_apart if rule in {"foreground", "both"} and fg_apart else set()
+    held_bg = bg_apart if rule in {"background", "both"} and bg_apart else set()
     if rule == "random":
         # a hash of its own: the global order is sorted by the other one
         border = int(val * 2**64)
-        outside = np.array([_hash(seed, f"split/{t.key}") < border for t in triplets], bool)
+        outside = np.array([_hash(seed, f"split/{key}") < border for key in keys], bool)
         inside = ~outside
     else:
-        by_foreground = np.array([triplet.foreground in held_fg for triplet in triplets], bool)
-        by_background = np.array([triplet.background in held_bg for triplet in triplets], bool)
+        by_foreground = np.array([name in held_fg for name in foregrounds], bool)
+        by_background = np.array([name in held_bg for name in backgrounds], bool)
         inside = ~(by_foreground | by_background)
         outside = by_foreground & by_background if rule == "both" else ~inside
     splits = np.select([inside, outside], [0, 1], 2).astype(np.int8)

@@ -88,14 +88,14 @@ def write_shard(task: ShardTask) -> ShardReport:
     mean_depth = MeanImage(*task.image_size) if task.mean_depth else None
     tables: list[Rows] = [np.zeros(0, ROW)]
     lines: list[str] = []
-    maker = BlockMaker(task, partial(_count, report, mean_depth))
     try:
         with TarWriter(task.work / f"{task.name}.tar") as tar:
+            maker = BlockMaker(task, tar.reserve, partial(_count, report, mean_depth))
             for first, end in _portions(task):
                 block = maker.make(first, end)
                 tables.append(_rows(task, block, tar.size_bytes))
                 lines += _lines(block, tar.size_bytes)
-                tar.extend(block.data)
+                tar.append(block.data)
                 report.samples += len(block.samples)
                 report.rejected += block.rejected
                 for part, number in zip(REPAIRABLE, block.num_repaired[1:], strict=True):

@@ -100,11 +100,17 @@ class TarWriter:
             self._flush()
         return offset
 
-    def extend(self, members: memoryview) -> None:
-        """Append whole members, headers and padding included."""
+    def reserve(self, num_bytes: int) -> memoryview:
+        """Memory for whole members, headers and padding included, to be filled and appended."""
         self._flush()
+        return self._file.reserve(num_bytes)
+
+    def append(self, members: memoryview) -> None:
+        """Have what was reserved, filled by now, follow what is there."""
+        self._hash.update(members)
         self.size_bytes += len(members)
-        self._append(members)
+        self._written += len(members)
+        self._file.append(len(members))
 
     @property
     def sha256(self) -> str:
@@ -115,9 +121,6 @@ class TarWriter:
     def _flush(self) -> None:
         data = memoryview(b"".join(self._pending))
         self._pending.clear()
-        self._append(data)
-
-    def _append(self, data: memoryview) -> None:
         self._hash.update(data)
         self._written += len(data)
         self._file.write(data)

@@ -77,9 +77,13 @@ def told(block: Block) -> dict[str, Any]:
     }
 
 
+def memory(num_bytes: int) -> memoryview:
+    return memoryview(bytearray(num_bytes))
+
+
 def blocks(task: ShardTask, step: int, *, one_by_one: bool) -> list[dict[str, Any]]:
     counted: list[list[bytes]] = []
-    maker = BlockMaker(task, lambda images: counted.append([each.tobytes() for each in images]))
+    maker = BlockMaker(task, memory, lambda images: counted.append([each.tobytes() for each in images]))
     if one_by_one:
         maker._usual[:] = False
     num = len(task.samples)
@@ -127,7 +131,7 @@ def test_members_of_a_block_are_the_bytes_of_the_source(
     path = tmp_path / "source.zip"
     path.write_bytes(pack([forged(name.encode(), content) for name, content in tiny.items()]))
     task = shard_task(path, "none")
-    maker = BlockMaker(task, lambda _: None)
+    maker = BlockMaker(task, memory, lambda _: None)
     assert maker._usual.all()
     block = maker.make(3, 20)
     assert maker._usual.all(), "nothing was read a second time"
@@ -150,7 +154,7 @@ def test_an_extra_field_is_learned_once_and_then_expected(
         pack([forged(name.encode(), content, local_extra=bytes(28))
               for name, content in tiny.items()])
     )  # fmt: skip
-    maker = BlockMaker(shard_task(path, "none"), lambda _: None)
+    maker = BlockMaker(shard_task(path, "none"), memory, lambda _: None)
     for first in range(0, 24, 6):
         maker.make(first, first + 6)
     assert maker._usual.all()

@@ -19,7 +19,7 @@ BUFFER = 8192
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_file, "_BUFFER_BYTES", BUFFER)
+    monkeypatch.setattr(disk_file, "_WRITE_BYTES", BUFFER)
 
 
 def write(path: Path, pieces: list[bytes]) -> None:
@@ -36,6 +36,32 @@ def write(path: Path, pieces: list[bytes]) -> None:
 
 def content(length: int) -> bytes:
     return bytes(n * 7 % 251 for n in range(length))
+
+
+@given(
+    pieces=st.lists(
+        st.tuples(st.integers(0, 3 * BUFFER), st.integers(0, 3 * BUFFER), st.booleans()), max_size=8
+    )
+)
+def test_reserved_memory_is_written_as_far_as_it_is_appended(
+    pieces: list[tuple[int, int, bool]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Also where the first try was for another size, or where a copy comes between."""
+    path, expected = tmp_path_factory.getbasetemp() / "reserved", b""
+    file = DiskFile(path)
+    try:
+        for tried, length, is_copied in pieces:
+            file.reserve(tried)[:] = b"x" * tried
+            if is_copied:
+                file.write(memoryview(content(length)))
+            else:
+                file.reserve(length)[:] = content(length)
+                file.append(length)
+            expected += content(length)
+        file.finish()
+    finally:
+        file.close()
+    assert path.read_bytes() == expected
 
 
 @given(lengths=st.lists(st.integers(0, 3 * BUFFER), max_size=6))

@@ -10,7 +10,7 @@ shuffled, without fsync, hashes, index, checks or statistics; as people write it
 option (mtime=0) that turns its PAX headers into smaller USTAR ones. Copying's ceiling reads every
 byte of the zip and writes as many as the shards have, in large blocks, and syncs them. Strict
 checking's ceiling is simplejpeg's decoding of every image from memory; strict checking reads every
-code of every JPEG and makes pixels of an eighth.
+code of every JPEG and makes pixels of 2,000 samples, or a sixteenth if that is more.
 
 The full run also converts 1.2 million tiny members and adds up the memory (PSS) of all processes.
 

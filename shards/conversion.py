@@ -39,7 +39,7 @@ from shards.triplet import Triplet, safe_key
 STATISTICS_SAMPLES = 2_000
 """So many samples enter the statistics; all, if they are no more."""
 
-STRICT_ONE_IN = 8
+STRICT_ONE_IN = 16
 """Under strict checking one in so many, if that is more; of the others every code is read, and no
 pixels are made, which takes half the time."""
 

@@ -36,8 +36,10 @@ class Request:
 
     def weights(self, bad: Iterable[int]) -> npt.NDArray[np.float32]:
         """(B,) 1 for the samples that count, less the positions in `bad`."""
-        weights = (np.arange(len(self.numbers)) < self.num_counted).astype(np.float32)
-        weights[list(bad)] = 0
+        weights = np.zeros(len(self.numbers), np.float32)
+        weights[: self.num_counted] = 1
+        for position in bad:
+            weights[position] = 0
         return weights
 
 

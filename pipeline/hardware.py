@@ -89,6 +89,13 @@ def read_memory(root: Path = ROOT) -> Memory:
     )
 
 
+def l3_bytes(root: Path = ROOT) -> int:
+    """The L3 cache of the first core, which others may share; 32 MB if the system does not tell."""
+    text = _text(root / "sys/devices/system/cpu/cpu0/cache/index3/size") or ""
+    kilobytes = text.strip().removesuffix("K")
+    return (int(kilobytes) if kilobytes.isdecimal() else 32 << 10) << 10
+
+
 def open_file_limit() -> int | None:
     """How many files this process may hold open; None: any number."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

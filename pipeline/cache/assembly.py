@@ -103,15 +103,20 @@ class Assembly:
         is_gathered = isinstance(self._table, HostTable) and not self._is_complete
         self.frame = frames.take(len(request.numbers)) if is_gathered else None
 
-    def gathering(self, num_tasks: int) -> list[Callable[[], None]]:
-        """What gathers a batch of which nothing has to be decoded, on the host."""
+    def gathering(self, num_tasks: int, num_frames: int) -> list[Callable[[], None]]:
+        """What gathers a batch of which nothing has to be decoded, on the host.
+
+        Args:
+            num_tasks: How many threads may share it.
+            num_frames: Frames that the stream uses in turn.
+        """
         if self.frame is None:
             return []
         table, numbers, rows = self._host_table, self._shown_rows(), self.frame.array
+        gather = partial(table.gather, in_use=num_frames * rows.nbytes)
         bounds = [len(numbers) * task // num_tasks for task in range(num_tasks + 1)]
         return [
-            partial(table.gather, numbers[begin:end], rows[begin:end])
-            for begin, end in pairwise(bounds)
+            partial(gather, numbers[begin:end], rows[begin:end]) for begin, end in pairwise(bounds)
         ]
 
     def gathered(self) -> DecodedBatch:

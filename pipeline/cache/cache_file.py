@@ -72,7 +72,7 @@ class FileTable(HostTable):
         rows = area[_rows_begin(num) :].reshape(num, BYTES_PER_PIXEL * size**2)
         super().__init__(rows, size)
         self._flags = area[_PAGE : _PAGE + num]
-        self._held[:] = self._flags == 1
+        self._held[:num] = self._flags == 1
         self._pending: list[Numbers] = []
         self._lock, self._closing = threading.Lock(), threading.Event()
         self._committer = threading.Thread(
@@ -82,9 +82,11 @@ class FileTable(HostTable):
 
     def holds(self, numbers: Numbers) -> Bools:
         """(N,) whether each sample has been written, by this process or another."""
-        inside = numbers < len(self)
-        at = np.where(inside, numbers, 0)
-        return inside & (self._held[at] | (self._flags[at] == 1))
+        held = super().holds(numbers)
+        if not held.all():
+            others = np.flatnonzero(~held & (numbers < len(self)))
+            held[others] = self._flags[numbers[others]] == 1
+        return held
 
     def written(self, numbers: Numbers) -> None:
         """Rows have been written; their flags follow when they have reached the disk."""

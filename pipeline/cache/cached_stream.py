@@ -72,11 +72,12 @@ class CachedStream:
 
     def _gathered(self, left: "_Peekable", pool: ThreadPoolExecutor) -> Generator[DecodedBatch]:
         """Batches while all their samples are held."""
-        num_tasks = math.ceil(self._threads / (self._ahead + 1))
+        num_frames = self._ahead + 1
+        num_tasks = math.ceil(self._threads / num_frames)
 
         def jobs() -> Iterator[tuple[Assembly, Sequence[Callable[[], None]]]]:
             while (assembly := self._next(left, held=True)) is not None:
-                yield assembly, assembly.gathering(num_tasks)
+                yield assembly, assembly.gathering(num_tasks, num_frames)
 
         for assembly, _ in in_order(jobs(), pool, ahead=self._ahead):
             yield assembly.gathered()

@@ -20,6 +20,7 @@ from pipeline.cache.cache_file import Identity, bytes_on_disk, cache_path, open_
 from pipeline.cache.cached_stream import CachedStream
 from pipeline.cache.fill_ahead import Filler
 from pipeline.cache.free_memory import measure_room
+from pipeline.cache.gather import gather
 from pipeline.cache.memory_plan import MemoryPlan, Need, Room, gigabytes, plan_cache
 from pipeline.cache.sample_table import DeviceTable, HostTable, Numbers, SampleCache, memory_rows
 from pipeline.decoder import DecodedBatch, Decoder, Request
@@ -151,6 +152,8 @@ class Caches:
         entry.num_users += 1
         if passes is not None:
             self._fill_next(decoder, source, _Key(source.split, size, subset.sets), exact=exact)
+            if entry.cache is not None and isinstance(entry.cache.table, HostTable):
+                gather.expect(passes * entry.cache.table.rows.nbytes)
         try:
             with ExitStack() as stack:
                 if entry.cache is None:

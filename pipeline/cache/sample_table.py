@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.cache.gather import gather
 from pipeline.cache.memory_plan import BYTES_PER_PIXEL
 from pipeline.decoder import Request
 from pipeline.source import BadSample
@@ -52,6 +53,14 @@ def memory_rows(num: int, size: int) -> Bytes:
     return np.frombuffer(memory, np.uint8)[: num * BYTES_PER_PIXEL * size**2].reshape(num, -1)
 
 
+def none_held(num: int) -> Bools:
+    """(num + 1,) whether each row is held: the last stands for all that have no row, and never is.
+
+    So that one `take` that clips answers for any number.
+    """
+    return np.zeros(num + 1, np.bool_)
+
+
 class HostTable:
     """Rows in the host's memory, or in a file mapped there.
 
@@ -64,15 +73,14 @@ class HostTable:
 
     def __init__(self, rows: Bytes, size: int) -> None:
         self.rows, self.size = rows, size
-        self._held: Bools = np.zeros(len(rows), np.bool_)
+        self._held = none_held(len(rows))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def holds(self, numbers: Numbers) -> Bools:
         """(N,) whether each sample has been written."""
-        inside = numbers < len(self)
-        return inside & self._held[np.where(inside, numbers, 0)]
+        return self._held.take(numbers, mode="clip")
 
     @property
     def num_held(self) -> int:
@@ -95,13 +103,13 @@ class HostTable:
     def written(self, numbers: Numbers) -> None:
         """Rows have been written; what lies in a file goes on from here."""
 
-    def gather(self, numbers: Numbers, out: Bytes) -> None:
-        """Copy rows, all below M, into (N, 5 H W) bytes; other threads go on meanwhile."""
-        np.take(self.rows, numbers, axis=0, out=out, mode="clip")  # `raise` would buffer `out`
+    def gather(self, numbers: Numbers, out: Bytes, *, in_use: int) -> None:
+        """Copy rows, all below M, into (N, 5 H W) bytes; see `Gather`."""
+        gather(self.rows, numbers, out, in_use=in_use)
 
     def close(self) -> None:
         """Let go of the memory."""
-        self.rows = np.empty((0, self.rows.shape[1]), np.uint8)
+        self.rows, self._held = np.empty((0, self.rows.shape[1]), np.uint8), none_held(0)
 
 
 def write_rows(rows: Bytes, at: Numbers, parts: Sequence[Bytes], which: Numbers) -> None:
@@ -125,15 +133,14 @@ class DeviceTable:
     def __init__(self, num: int, size: int, device: torch.device) -> None:
         self.device, self.size = device, size
         self.rows = torch.empty((num, BYTES_PER_PIXEL * size**2), dtype=torch.uint8, device=device)
-        self._held: Bools = np.zeros(num, np.bool_)
+        self._held = none_held(num)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) - 1
 
     def holds(self, numbers: Numbers) -> Bools:
         """(N,) whether each sample has been written."""
-        inside = numbers < len(self)
-        return inside & self._held[np.where(inside, numbers, 0)]
+        return self._held.take(numbers, mode="clip")
 
     @property
     def num_held(self) -> int:
@@ -220,7 +227,7 @@ class SampleCache:
         known = self.table.holds(self.rows(counted))
         if self.bad:
             known |= np.isin(counted, list(self.bad))
-        return np.flatnonzero(~known)
+        return (~known).nonzero()[0]
 
     def known_bad(self, request: Request) -> dict[int, BadSample]:
         """Which positions of a batch are known to be bad, and why."""

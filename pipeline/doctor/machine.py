@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 
 import torch
 
 from pipeline.cache.caches import installed_decoders
 from pipeline.cache.free_memory import host_room
+from pipeline.cache.gather import gather
 from pipeline.cache.memory_plan import gigabytes
 from pipeline.doctor.gpus import Driver, JpegEngines, has_video, read_driver, read_jpeg_engines
 from pipeline.doctor.section import Section
@@ -128,16 +130,32 @@ def examine_packages() -> Section:
     """Versions of what decodes and computes, and what does not go together."""
     found = installed_decoders()
     cuda = torch.version.cuda
+    gatherer, hindrance = read_gatherer()
     return Section(
         name="packages",
         lines=(
             f"torch {torch.__version__}, {f'CUDA {cuda}' if cuda else 'without CUDA'}",
             ", ".join(f"{name} {version}" for name, version in found.items() if name != "torch"),
+            f"cached samples are gathered by {gatherer}",
         ),
-        facts={"versions": found, "torch_cuda": cuda},
-        remarks=tuple(package_remarks(found, has_gpu=torch.cuda.is_available())),
+        facts={"versions": found, "torch_cuda": cuda, "gatherer": gatherer},
+        remarks=(*package_remarks(found, has_gpu=torch.cuda.is_available()), *hindrance),
         faults=tuple(package_faults(found)),
     )
+
+
+def read_gatherer() -> tuple[str, tuple[str, ...]]:
+    """What copies cached samples in host memory once there are many, and a remark if it is numpy.
+
+    Compiles it: what is measured after this is what long runs get.
+    """
+    try:
+        gather.compile()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        remark = f"numba cannot gather cached samples, and numpy is slower; reinstall it ({reason})"
+        return f"numpy {version('numpy')}", (remark,)
+    return f"numba {version('numba')}", ()
 
 
 def package_faults(versions: Mapping[str, str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -108,12 +109,13 @@ def gather_rate(
     num = _num_gathered(size, batch_size)
     table, out = HostTable(memory_rows(num, size), size), memory_rows(batch_size, size)
     table.rows.fill(1)
+    gather = partial(table.gather, in_use=out.nbytes)
     shares = [share for share in np.array_split(np.arange(batch_size), threads) if len(share)]
 
     def batches(pool: ThreadPoolExecutor) -> Iterator[int]:
         for numbers in _random_batches(num, batch_size):
             tasks = [
-                pool.submit(table.gather, numbers[share], out[share[0] : share[-1] + 1])
+                pool.submit(gather, numbers[share], out[share[0] : share[-1] + 1])
                 for share in shares
             ]
             yield len([task.result() for task in tasks])

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.hardware import Memory, open_file_limit, processor, read_cores, read_memory
+from pipeline.hardware import (
+    Memory,
+    l3_bytes,
+    open_file_limit,
+    processor,
+    read_cores,
+    read_memory,
+)
 
 Files = Callable[..., Path]
 MEMINFO = "MemTotal:       16000 kB\nMemFree: 1 kB\nMemAvailable:    9000 kB\nHugePages_Total:  0\n"
@@ -111,3 +118,13 @@ def test_this_machine_is_read_as_it_is() -> None:
     assert 0 < memory.available <= memory.total
     limit = open_file_limit()
     assert limit is None or limit >= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "megabytes"), [("98304K\n", 96), ("many", 32), ("", 32), (None, 32)]
+)
+def test_the_l3_cache_is_the_systems_or_a_usual_one(
+    machine: Files, text: str | None, megabytes: int
+) -> None:
+    files = {} if text is None else {"sys/devices/system/cpu/cpu0/cache/index3/size": text}
+    assert l3_bytes(machine(files)) == megabytes << 20

@@ -83,7 +83,9 @@ def memory(num_bytes: int) -> memoryview:
 
 def blocks(task: ShardTask, step: int, *, one_by_one: bool) -> list[dict[str, Any]]:
     counted: list[list[bytes]] = []
-    maker = BlockMaker(task, memory, lambda images: counted.append([each.tobytes() for each in images]))
+    maker = BlockMaker(
+        task, memory, lambda images: counted.append([each.tobytes() for each in images])
+    )
     if one_by_one:
         maker._usual[:] = False
     num = len(task.samples)

@@ -20,9 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pipeline.cache.caches
+import pipeline.cache.gather as gathering
+import pipeline.cache.sample_table
 from pipeline.augment import AugmentConfig
 from pipeline.batch import Batch
 from pipeline.cache.cached_stream import CachedStream
+from pipeline.cache.gather import Bytes, Gather
+from pipeline.cache.gather_kernel import gather_rows
 from pipeline.cache.memory_plan import BYTES_PER_PIXEL, MemoryPlan, Room
 from pipeline.cache.sample_table import DeviceTable, Numbers, SampleCache
 from pipeline.decoder import DecodedBatch, Request
@@ -242,6 +246,49 @@ def test_later_passes_decode_nothing_but_read_what_is_bad_only_once(
             if not weight
         ]
         assert sorted(replaced) == BAD
+
+
+@pytest.mark.parametrize("tier", ["host", "file"])
+@pytest.mark.parametrize("frames_fit", [True, False])
+def test_a_stream_tells_the_gather_its_frames_and_shows_the_same_by_its_kernel(
+    spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tier: str, frames_fit: bool
+) -> None:
+    """Two threads gather two batches ahead, while the consumer holds a third."""
+    told: list[bool] = []
+
+    def kernel(rows: Bytes, numbers: Numbers, out: Bytes, past_caches: bool) -> None:
+        told.append(past_caches)
+        gather_rows(rows, numbers, out, past_caches)
+
+    three_frames = 3 * 48 * ROW
+    monkeypatch.setattr(gathering, "l3_bytes", lambda: three_frames - (not frames_fit))
+    gather = Gather(lambda: kernel)
+    gather.compile()
+    monkeypatch.setattr(pipeline.cache.sample_table, "gather", gather)
+    config = replace(CONFIG, cache=tier, cache_dir=tmp_path)
+    with Loader(spoilt, CONFIG, CPU) as plain:
+        expected = streamed(plain, 0, 15, 48)
+    with Loader(spoilt, config, CPU) as loader:
+        same(streamed(loader, 0, 15, 48), expected)
+    assert len(told) >= 5, "all of the last epoch at least"
+    assert {*told} == {not frames_fit}
+
+
+@pytest.mark.parametrize(("steps", "is_worth_it"), [(500, True), (499, False)])
+def test_the_kernel_is_compiled_when_a_stage_begins_that_will_gather_enough(
+    small_set: Path, monkeypatch: pytest.MonkeyPatch, steps: int, is_worth_it: bool
+) -> None:
+    """Not in its middle, where 120 MB more would look like a leak; 100 passes are enough here."""
+    begun: list[bool] = []
+    gather = Gather(lambda: gather_rows)
+    monkeypatch.setattr(gathering, "WORTH_BYTES", 100 * SAMPLES * ROW)
+    monkeypatch.setattr(gather, "_compile_beside", lambda: begun.append(True))
+    monkeypatch.setattr(pipeline.cache.caches, "gather", gather)
+    with Loader(small_set, replace(CONFIG, cache="host"), CPU) as loader:
+        with loader.train(size=SIZE, batch_size=48, start=0, num_steps=steps) as batches:
+            next(batches)
+        list(validated(loader))
+    assert bool(begun) == is_worth_it
 
 
 def test_a_partial_cache_decodes_what_it_has_no_room_for(

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pipeline.doctor.loader
 import pipeline.doctor.machine
 import pipeline.doctor.report
 import pipeline.doctor.shard_set
+from pipeline.cache.gather import Gather, Kernel
 from pipeline.cache.memory_plan import Need, Room, plan_cache
 from pipeline.doctor.gpus import Driver, Gpu, JpegEngines
 from pipeline.doctor.loader import SIZES, StageFacts
@@ -195,6 +197,26 @@ def test_both_builds_end_the_command_with_1_and_both_names(
     assert (
         "nvidia-dali-cuda120 and nvidia-dali-cuda130 are both installed" in capsys.readouterr().out
     )
+
+
+def test_what_gathers_is_told_and_numpy_alone_is_a_remark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    section = pipeline.doctor.machine.examine_packages()
+    assert section.facts["gatherer"] == f"numba {version('numba')}"
+    assert section.lines[-1] == f"cached samples are gathered by numba {version('numba')}"
+    assert not [remark for remark in section.remarks if "gather" in remark]
+
+    def compiled() -> Kernel:
+        msg = "No module named 'numba'\nand more"
+        raise ModuleNotFoundError(msg)
+
+    monkeypatch.setattr(pipeline.doctor.machine, "gather", Gather(compiled))
+    section = pipeline.doctor.machine.examine_packages()
+    assert section.facts["gatherer"] == f"numpy {version('numpy')}"
+    [remark] = [remark for remark in section.remarks if "gather" in remark]
+    assert remark.endswith("(ModuleNotFoundError: No module named 'numba')")
+    assert section.faults == ()
 
 
 def test_more_shards_than_files_may_be_open_is_a_fault(small_set: Path) -> None:

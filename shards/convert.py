@@ -13,6 +13,7 @@ from pathlib import Path
 
 from shards.collection import uncollected
 from shards.conversion import Conversion, Progress, look, options_of, plan_of
+from shards.disk_file import prepare
 from shards.error import ShardError
 from shards.manifest import (
     BACKGROUNDS,
@@ -42,7 +43,7 @@ def convert(config: ConvertConfig, on_progress: Progress | None = None) -> Conve
         ShardError: The sources cannot be read or matched, images do not belong together, too much
             was rejected, the folder belongs to another conversion, or the disk is full.
     """
-    with uncollected(), Processes(config.num_processes) as processes:
+    with uncollected(), Processes(config.num_processes, prepare) as processes:
         return _convert(config, processes, on_progress)
 
 
@@ -97,7 +98,7 @@ def rewrite(
     findings, config = look(config, reading), replace(config, out=work)
     # what was rejected is known only when every shard was read
     stems = None if REJECTED in names else {Path(name).stem for name in names}
-    with Processes(config.num_processes) as processes, ThreadPoolExecutor(1) as planner:
+    with Processes(config.num_processes, prepare) as processes, ThreadPoolExecutor(1) as planner:
         planned = planner.submit(plan_of, config, reading.triplets)
         run = Conversion(config, reading, findings, planned, work, processes, on_progress)
         backgrounds, plan = run.prepare()

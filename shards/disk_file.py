@@ -16,8 +16,14 @@ from pathlib import Path
 _WRITE_BYTES = 1 << 20
 """So many are handed to the disk at once, or more."""
 
+_BUFFER_BYTES = 6 << 20
+"""Of memory to begin with; a larger piece has it grow."""
+
 _ALIGNMENT = 4096
 """Of addresses, places and sizes: what every disk and file system takes."""
+
+_spare: list[mmap.mmap] = []
+"""Memory of files that are closed: to get pages anew takes longer than to fill them."""
 
 _DIRECT = getattr(os, "O_DIRECT", 0)  # macOS has none
 
@@ -34,7 +40,8 @@ class DiskFile:
         # written in the caller's thread, the disk would wait for the caller, and the caller for it
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-disk")
         self._writing: Future[None] | None = None
-        self._buffer, self._other = _memory(_WRITE_BYTES), _memory(_WRITE_BYTES)
+        self._buffer, self._other = (_spare.pop() if _spare else _memory(_BUFFER_BYTES)
+                                     for _ in range(2))  # fmt: skip
         self._filled = 0
         self._handed_over = 0
 
@@ -74,6 +81,7 @@ class DiskFile:
         """Let the file go, finished or not."""
         self._disk.shutdown()
         os.close(self._file)
+        _spare.extend((self._buffer, self._other))
 
     def _hand_over(self) -> None:
         """Write what a disk takes of what is there; the rest begins the other buffer."""
@@ -105,6 +113,14 @@ class DiskFile:
             data, at = data[num:], at + num
         if not self._is_direct:  # synced only at its end a file would keep its process waiting
             os.fdatasync(self._file)
+
+
+def prepare() -> None:
+    """Have the memory of one file at hand, for a process that has nothing else to do yet."""
+    for _ in range(2):
+        memory = _memory(_BUFFER_BYTES)
+        memory[:] = bytes(len(memory))
+        _spare.append(memory)
 
 
 def _memory(num_bytes: int) -> mmap.mmap:

@@ -40,10 +40,14 @@ class Processes:
     """So many processes while the context is open; 1 runs everything in this one.
 
     They start while the caller goes on.
+
+    Args:
+        number: How many.
+        prepare: What each does first, while it has no task yet.
     """
 
-    def __init__(self, number: int) -> None:
-        self._number = number
+    def __init__(self, number: int, prepare: Callable[[], None] | None = None) -> None:
+        self._number, self._prepare = number, prepare
         self._workers: list[_Worker] = []
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-start")
         self._starting: Future[None] | None = None
@@ -58,7 +62,7 @@ class Processes:
     def _start(self) -> None:
         for _ in range(self._number):
             here, there = _FORKED.Pipe()
-            process = _FORKED.Process(target=_serve, args=(there,))
+            process = _FORKED.Process(target=_serve, args=(there, self._prepare))
             process.start()
             there.close()
             self._workers.append(_Worker(process, here))
@@ -128,7 +132,7 @@ def _received(pipe: Connection) -> Any:
     return value
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, prepare: Callable[[], None] | None) -> None:
     """Work until the parent closes the pipe. Ctrl-C is its affair; killed, it takes us with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -139,6 +143,8 @@ def _serve(pipe: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
+    if prepare is not None:
+        prepare()
     gc.freeze()
     gc.disable()  # a task is a hundred thousand objects that stay until it is done
     while True:

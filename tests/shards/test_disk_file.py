@@ -20,6 +20,8 @@ BUFFER = 8192
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(disk_file, "_WRITE_BYTES", BUFFER)
+    monkeypatch.setattr(disk_file, "_BUFFER_BYTES", BUFFER)
+    monkeypatch.setattr(disk_file, "_spare", [])
 
 
 def write(path: Path, pieces: list[bytes]) -> None:
@@ -72,6 +74,15 @@ def test_pieces_of_any_length_end_up_one_after_the_other(
     pieces = [content(length) for length in lengths]
     write(path, pieces)
     assert path.read_bytes() == b"".join(pieces)
+
+
+def test_a_process_takes_the_memory_of_two_buffers_once(tmp_path: Path) -> None:
+    disk_file.prepare()
+    memory = {*map(id, disk_file._spare)}
+    for number in range(3):
+        write(tmp_path / f"{number}", [content(BUFFER - number)])
+        assert {*map(id, disk_file._spare)} == memory
+        assert (tmp_path / f"{number}").read_bytes() == content(BUFFER - number)
 
 
 def no_direct_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,13 +40,12 @@ class DiskFile:
         # written in the caller's thread, the disk would wait for the caller, and the caller for it
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="maskdepth-disk")
         self._writing: Future[None] | None = None
-        self._buffer, self._other = (_spare.pop() if _spare else _memory(_BUFFER_BYTES)
-                                     for _ in range(2))  # fmt: skip
+        self._buffer, self._other = _memory_at_hand(), _memory_at_hand()
         self._filled = 0
         self._handed_over = 0
 
     def reserve(self, num_bytes: int) -> memoryview:
-        """Memory for what comes next, to be filled and appended; anew, and it is forgotten."""
+        """Memory for what comes next, to be filled and appended; asked again, it is forgotten."""
         needed = self._filled + num_bytes
         if needed > len(self._buffer):
             larger = _memory(needed + needed // 8)  # the next piece may be larger
@@ -121,6 +120,12 @@ def prepare() -> None:
         memory = _memory(_BUFFER_BYTES)
         memory[:] = bytes(len(memory))
         _spare.append(memory)
+
+
+def _memory_at_hand() -> mmap.mmap:
+    with suppress(IndexError):  # asking first would not do: another thread may take the last
+        return _spare.pop()
+    return _memory(_BUFFER_BYTES)
 
 
 def _memory(num_bytes: int) -> mmap.mmap:

@@ -6,6 +6,7 @@ can be asked how many hold it. Fresh pages would take longer than all that is wr
 px, 32 samples: 1.7 of 2.0 ms). A GPU's memory is left to torch, which keeps it by itself.
 """
 
+import math
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from pipeline.memory import pages
 
 _Array = npt.NDArray[np.generic]
 
@@ -44,7 +47,8 @@ class Room:
             del array
             if fits and _num_holders(self._arrays, place) == _ONE:
                 return torch.from_numpy(self._arrays[place])
-        self._arrays.append(torch.empty(shape, dtype=dtype).numpy())
+        memory = pages(math.prod(shape) * made.itemsize)
+        self._arrays.append(memory.view(made).reshape(shape))
         return torch.from_numpy(self._arrays[-1])
 
 

@@ -8,9 +8,7 @@ Shapes: M rows, N samples of a batch, H = W = the stage's size in pixels.
 """
 
 import math
-import mmap
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -22,6 +20,7 @@ from torch import Tensor
 from pipeline.cache.gather import gather
 from pipeline.cache.memory_plan import BYTES_PER_PIXEL
 from pipeline.decoder import Request
+from pipeline.memory import pages
 from pipeline.source import BadSample
 from pipeline.subset import Subset
 
@@ -42,15 +41,8 @@ def parts_of(rows: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def memory_rows(num: int, size: int) -> Bytes:
-    """(num, 5 H W) bytes of anonymous memory, taken as they are first written.
-
-    In huge pages where the system has them: rows are read in random order, and 4 KB pages cost a
-    tenth of a gather's rate in address translation.
-    """
-    memory = mmap.mmap(-1, max(num, 1) * BYTES_PER_PIXEL * size**2, mmap.MAP_PRIVATE)
-    with suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8)[: num * BYTES_PER_PIXEL * size**2].reshape(num, -1)
+    """(num, 5 H W) bytes; see `pages`."""
+    return pages(num * BYTES_PER_PIXEL * size**2).reshape(num, BYTES_PER_PIXEL * size**2)
 
 
 def none_held(num: int) -> Bools:

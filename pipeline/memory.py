@@ -4,11 +4,10 @@ Between a C library's smaller pieces it would leave holes: over 50 epochs those 
 tenth, up and down.
 """
 
-import mmap
-from contextlib import suppress
-
 import numpy as np
 import numpy.typing as npt
+
+from shards.pages import pages as system_pages
 
 LARGE_BYTES = 1 << 20
 """What is smaller comes from the heap after all: a process may have 65,000 mappings."""
@@ -22,7 +21,4 @@ def pages(num_bytes: int) -> npt.NDArray[np.uint8]:
     """
     if num_bytes < LARGE_BYTES:
         return np.zeros(num_bytes, np.uint8)
-    memory = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE)
-    with suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8)
+    return np.frombuffer(system_pages(num_bytes), np.uint8, num_bytes)

@@ -13,11 +13,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+from shards.pages import pages
+
 _WRITE_BYTES = 1 << 20
 """So many are handed to the disk at once, or more."""
 
 _BUFFER_BYTES = 6 << 20
-"""Of memory to begin with; a larger piece has it grow."""
+"""Of memory to begin with; a larger piece has it grow. Huge pages are quicker to hand over."""
 
 _ALIGNMENT = 4096
 """Of addresses, places and sizes: what every disk and file system takes."""
@@ -48,7 +50,7 @@ class DiskFile:
         """Memory for what comes next, to be filled and appended; asked again, it is forgotten."""
         needed = self._filled + num_bytes
         if needed > len(self._buffer):
-            larger = _memory(needed + needed // 8)  # the next piece may be larger
+            larger = pages(needed + needed // 8)  # the next piece may be larger
             larger[: self._filled] = self._buffer[: self._filled]
             self._buffer = larger
         return memoryview(self._buffer)[self._filled : needed]
@@ -117,7 +119,7 @@ class DiskFile:
 def prepare() -> None:
     """Have the memory of one file at hand, for a process that has nothing else to do yet."""
     for _ in range(2):
-        memory = _memory(_BUFFER_BYTES)
+        memory = pages(_BUFFER_BYTES)
         memory[:] = bytes(len(memory))
         _spare.append(memory)
 
@@ -125,17 +127,7 @@ def prepare() -> None:
 def _memory_at_hand() -> mmap.mmap:
     with suppress(IndexError):  # asking first would not do: another thread may take the last
         return _spare.pop()
-    return _memory(_BUFFER_BYTES)
-
-
-def _memory(num_bytes: int) -> mmap.mmap:
-    """At least so many bytes, aligned; in huge pages, which are quicker to get and to hand over."""
-    size = -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
-    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # macOS has none
-        with suppress(OSError):  # nor has every kernel
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    return pages(_BUFFER_BYTES)
 
 
 def _opened(path: Path) -> tuple[int, bool]:
